@@ -1,0 +1,64 @@
+//! Every named maximum of the system, in one place.
+//!
+//! Meeting one gives a clear error, never an abort. Units are in the names.
+
+/// Smallest unit a disk writes atomically as far as we believe; every durable write starts and ends on it.
+pub const SECTOR_BYTES: usize = 4096;
+/// Blocks start on multiples of this inside a piece, so that 20 bits of a [`crate::Location`] address 64 MiB.
+pub const BLOCK_ALIGN_BYTES: usize = 64;
+/// Size of one segment piece (one column of a segment on one disk).
+pub const SEGMENT_PIECE_BYTES: u64 = 64 << 20;
+/// Payload bytes after which a row is closed and written.
+pub const ROW_PAYLOAD_BYTES_TARGET: usize = 4 << 20;
+/// Blocks of one row.
+pub const ROW_BLOCKS_MAX: usize = 4096;
+/// Data plus parity columns of one row.
+pub const ROW_COLUMNS_MAX: usize = 16;
+/// Plain bytes of one block.
+pub const BLOCK_PLAIN_BYTES_MAX: usize = 1 << 20;
+/// Chunks of one block (12 bits of a [`crate::Location`]).
+pub const BLOCK_CHUNKS_MAX: usize = 4096;
+/// Shortest chunk that the default chunker cuts, except at the end of a file.
+pub const CHUNK_BYTES_MIN: usize = 32 << 10;
+/// Chunk size that the default chunker aims at.
+pub const CHUNK_BYTES_AVG: usize = 64 << 10;
+/// Longest chunk.
+pub const CHUNK_BYTES_MAX: usize = 128 << 10;
+/// Payload bytes under one checksum, so that ranges and reconstruction verify what they use.
+pub const PAYLOAD_CHECKSUM_BYTES: usize = 16 << 10;
+/// Files up to this size live inline with their metadata.
+pub const INLINE_BYTES_MAX: usize = 4 << 10;
+/// Bytes that one request may hold in memory, whatever the size of the file.
+pub const REQUEST_BYTES_MAX: usize = 8 << 20;
+/// Entries of one manifest page; a longer manifest is a tree of pages.
+pub const MANIFEST_PAGE_ENTRIES_MAX: usize = 1024;
+/// Depth of a manifest tree. Four levels of 1,024 entries hold 64 PiB of 64 KiB chunks.
+pub const MANIFEST_DEPTH_MAX: u8 = 4;
+/// Bytes of one path component.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a whole path.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Components of a path.
+pub const PATH_DEPTH_MAX: usize = 256;
+/// Bytes of all user metadata of a file, names and values together.
+pub const USER_METADATA_BYTES_MAX: usize = 8 << 10;
+/// Pairs of user metadata of a file.
+pub const USER_METADATA_PAIRS_MAX: usize = 64;
+/// Bytes of a symlink target.
+pub const SYMLINK_BYTES_MAX: usize = 4096;
+/// Entries of one page of a directory listing.
+pub const LIST_PAGE_ENTRIES_MAX: usize = 10_000;
+/// Entries of one page of a directory listing when the caller names no limit.
+pub const LIST_PAGE_ENTRIES_DEFAULT: usize = 1_000;
+/// Bytes of one encoded metadata command.
+pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one metadata WAL batch.
+pub const WAL_BATCH_BYTES_MAX: usize = 4 << 20;
+/// Commands that may wait for one metadata commit before callers are told to back off.
+pub const WAL_QUEUE_COMMANDS_MAX: usize = 4096;
+/// Remembered results per client of the exactly-once window.
+pub const SESSION_RESULTS_MAX: usize = 64;
+/// Clients whose exactly-once window is remembered; the least recently used leaves first.
+pub const SESSION_CLIENTS_MAX: usize = 65_536;
+/// Virtual shards of a node: index partitions and namespace groups, dealt to the cores at start.
+pub const VIRTUAL_SHARDS: usize = 64;

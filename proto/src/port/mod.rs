@@ -1,0 +1,16 @@
+//! The seams between our code and the world.
+//!
+//! Everything that touches the world is behind one of these traits: production binds them to io_uring, monoio and the
+//! kernel's random numbers, the simulator in `chaos` binds them to a seed. Code above the ports is ordinary `!Send`
+//! async Rust that cannot tell the difference.
+//!
+//! * [`Disk`] and [`DiskFile`]: durable bytes, in sector-aligned [`AlignedBuf`]s.
+//! * [`Clock`], [`Entropy`] and [`Spawn`]: reached through the thread's current [`Runtime`], see [`runtime`].
+
+mod buffer;
+mod disk;
+pub mod runtime;
+
+pub use buffer::{AlignedBuf, BufferPool, Page};
+pub use disk::{Disk, DiskFile, DiskSpace};
+pub use runtime::{Clock, Entropy, LocalFuture, Runtime, Spawn};
