@@ -5,12 +5,15 @@
 //! async Rust that cannot tell the difference.
 //!
 //! * [`Disk`] and [`DiskFile`]: durable bytes, in sector-aligned [`AlignedBuf`]s.
+//! * [`Cipher`] and [`KeyProvider`]: sealing, and the keys that wrap the keys on disk.
 //! * [`Clock`], [`Entropy`] and [`Spawn`]: reached through the thread's current [`Runtime`], see [`runtime`].
 
 mod buffer;
 mod disk;
 pub mod runtime;
+mod seal;
 
 pub use buffer::{AlignedBuf, BufferPool, Page};
 pub use disk::{Disk, DiskFile, DiskSpace};
 pub use runtime::{Clock, Entropy, LocalFuture, Runtime, Spawn};
+pub use seal::{Cipher, KeyError, KeyProvider, OpenError, WrappedKey};
