@@ -9,7 +9,19 @@ pub const BLOCK_ALIGN_BYTES: usize = 64;
 /// Size of one segment piece (one column of a segment on one disk).
 pub const SEGMENT_PIECE_BYTES: u64 = 64 << 20;
 /// Payload bytes after which a row is closed and written.
-pub const ROW_PAYLOAD_BYTES_TARGET: usize = 4 << 20;
+pub const ROW_PAYLOAD_BYTES_TARGET: usize = 2 << 20;
+/// Compressed bytes that may wait for a row on one core; writers beyond it wait for room.
+pub const ROW_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Segments that a core keeps open for appends: one row gathers while the other syncs.
+pub const SEGMENTS_OPEN_MAX: usize = 2;
+/// Segment files that a core keeps open for reading.
+pub const SEGMENT_FILES_OPEN_MAX: usize = 512;
+/// Row tables that a core keeps in memory to confirm duplicates.
+pub const ROW_TABLES_CACHED_MAX: usize = 1024;
+/// Stored bytes of one upload that may wait for their rows.
+pub const UPLOAD_WINDOW_BYTES_MAX: usize = 4 << 20;
+/// Chunks of one download that are read ahead.
+pub const READ_AHEAD_CHUNKS: usize = 8;
 /// Blocks of one row.
 pub const ROW_BLOCKS_MAX: usize = 4096;
 /// Data plus parity columns of one row.

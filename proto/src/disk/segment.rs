@@ -95,8 +95,13 @@ impl SegmentHeader {
 
 /// Start of a sealed segment's footer; the sealed row tables follow it.
 ///
-/// The body is, for each row: row number u64, table bytes u32, and the row's [`super::RowTable`]; the whole is sealed
-/// once under nonce (Footer, `nonce_row`).
+/// The body is, for each row:
+///
+/// ```text
+///   row u64   pieces u32   per piece: column u32, offset_sectors u32, payload_bytes u32   table_bytes u32   table
+/// ```
+///
+/// The whole is sealed once under nonce (Footer, `nonce_row`); associated data: the segment's tag.
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FooterHeader {
