@@ -1,1 +1,30 @@
-//! DFS meta.
+//! The metadata service: names, versions, segments and dedup domains.
+//!
+//! Read it in this order:
+//!
+//! * [`command`]: what can be asked and answered; [`manifest`]: what a long file's content is a tree of.
+//! * [`exec`]: the one pure function that applies a command. No clock, no randomness, no I/O: the same commands make
+//!   the same bytes of state, whoever runs them.
+//! * [`keys`] and [`record`]: what the state is made of; [`txn`]: the ordered store that it lies in.
+//! * [`Solo`]: the embedded backend, a sealed write-ahead log and snapshots over one disk.
+//! * [`View`]: lookups.
+//!
+//! Invariants:
+//!
+//! * A command is applied only after it is durable, and answered only after it is applied; so nothing that could still
+//!   be lost is ever visible, and whoever got an answer reads its effect.
+//! * A command that fails changes nothing but its client's exactly-once window.
+
+mod codec;
+pub mod command;
+pub mod keys;
+pub mod manifest;
+pub mod record;
+mod state;
+pub mod txn;
+pub mod view;
+
+pub use command::{Attributes, Command, Condition, Content, Limit, MetaError, Place, Response, Session};
+pub use manifest::{ManifestEntry, decode_page, encode_page};
+pub use record::{Counters, DomainRecord, Inode, SegmentRecord, SegmentState};
+pub use view::{Found, View};

@@ -1,0 +1,433 @@
+//! What the state machine is asked, and what it answers.
+//!
+//! A command carries everything that its effect depends on besides the state: the time, ids, keys and the client's
+//! place in its exactly-once window. The log stores commands, so their encoding is a format: golden bytes in the tests
+//! freeze it.
+
+use proto::disk::{FormatError, WRAPPED_KEY_BYTES};
+use proto::{DeviceId, DomainId, InodeId, SegmentId, VersionNumber};
+use rkyv::with::Map;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::codec::{self, DeviceIdDef, DomainIdDef, InodeIdDef, SegmentIdDef, Stored, VersionNumberDef};
+use crate::manifest::ManifestEntry;
+
+/// One change of the metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(attr(allow(missing_docs, reason = "the fields are documented on the type itself")))]
+pub enum Command {
+    /// Makes the root directory: the first command of a store, proposed by [`crate::Solo::open`].
+    /// Answers `Made`, or `AlreadyExists`.
+    Format {
+        /// When, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+    },
+    /// Registers a dedup domain. Answers `Domain`, also when the very same domain is there already; `AlreadyExists` if
+    /// it is there with another key or chunker.
+    CreateDomain {
+        /// The domain.
+        #[rkyv(with = DomainIdDef)]
+        domain: DomainId,
+        /// Number of the chunker that cuts its files.
+        chunker: u32,
+        /// Number of the ring key that wraps the domain's key.
+        ring_key: u32,
+        /// Nonce of the wrapping.
+        wrap_nonce: [u8; 12],
+        /// The domain's key under the ring key.
+        wrapped_key: [u8; WRAPPED_KEY_BYTES],
+    },
+    /// Creates a file or adds a version to one. Answers `Committed`.
+    CommitFile {
+        /// The name.
+        at: Place,
+        /// The bytes.
+        content: Content,
+        /// Attributes of the file.
+        attributes: Attributes,
+        /// What must hold for the name now.
+        condition: Condition,
+        /// Exactly-once.
+        session: Option<Session>,
+        /// Now, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+        /// Oldest garbage-collection epoch at which a chunk of the content was pinned.
+        pin_epoch: u64,
+    },
+    /// Makes a directory. Answers `Made`, or `AlreadyExists` whatever has the name.
+    MakeDirectory {
+        /// The name.
+        at: Place,
+        /// Attributes of the directory; parents that are made on the way get the defaults.
+        attributes: Attributes,
+        /// Exactly-once.
+        session: Option<Session>,
+        /// Now, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+    },
+    /// Makes a symlink. Answers `Made`, or `AlreadyExists` whatever has the name.
+    MakeSymlink {
+        /// The name.
+        at: Place,
+        /// Where it points; not interpreted.
+        target: String,
+        /// Attributes of the symlink.
+        attributes: Attributes,
+        /// Exactly-once.
+        session: Option<Session>,
+        /// Now, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+    },
+    /// Removes a file with all its versions, a symlink, or an empty directory. Answers `Unlinked`.
+    Unlink {
+        /// The directory.
+        #[rkyv(with = InodeIdDef)]
+        parent: InodeId,
+        /// The name in it.
+        name: String,
+        /// Only if the name still stands for this inode; otherwise `NotFound`.
+        #[rkyv(with = Map<InodeIdDef>)]
+        inode: Option<InodeId>,
+        /// Exactly-once.
+        session: Option<Session>,
+        /// Now, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+    },
+    /// Moves a name, within a directory or across directories. Answers `Renamed`.
+    ///
+    /// A directory never moves into itself or below (`IntoItself`). An existing file or symlink is replaced by a file
+    /// or symlink, and an empty directory by a directory, if `replace` is set.
+    Rename {
+        /// The directory it leaves.
+        #[rkyv(with = InodeIdDef)]
+        from_parent: InodeId,
+        /// The name it leaves.
+        from_name: String,
+        /// Where it goes.
+        to: Place,
+        /// Whether what has the name is replaced; otherwise `AlreadyExists`.
+        replace: bool,
+        /// Exactly-once.
+        session: Option<Session>,
+        /// Now, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+    },
+    /// Changes the attributes that are given. Answers `Changed`.
+    SetAttributes {
+        /// The file, directory or symlink.
+        #[rkyv(with = InodeIdDef)]
+        inode: InodeId,
+        /// Unix permission bits.
+        mode: Option<u32>,
+        /// Modification time in nanoseconds since the Unix epoch.
+        mtime_ns: Option<u64>,
+        /// Where a symlink points; `NotASymlink` for others.
+        symlink_target: Option<String>,
+        /// Replaces all user metadata.
+        user_metadata: Option<Vec<(String, String)>>,
+        /// Exactly-once.
+        session: Option<Session>,
+        /// Now, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+    },
+    /// Lists a segment before its first row is written: recovery believes rows of listed segments only.
+    /// Answers `Segment`, or `AlreadyExists`: segment ids are never reused.
+    OpenSegment {
+        /// The segment.
+        #[rkyv(with = SegmentIdDef)]
+        segment: SegmentId,
+        /// The device of each column, data first.
+        #[rkyv(with = Map<DeviceIdDef>)]
+        members: Vec<DeviceId>,
+        /// Data columns.
+        k: u8,
+        /// Parity columns.
+        m: u8,
+        /// The core that writes it.
+        stream: u32,
+        /// Now, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+    },
+    /// Notes that a segment takes no more rows. Answers `Segment`, also when it is repeated with the same offsets.
+    SealSegment {
+        /// The segment.
+        #[rkyv(with = SegmentIdDef)]
+        segment: SegmentId,
+        /// Byte offset of the footer in each column; empty if none was written.
+        footer_offsets: Vec<u64>,
+    },
+    /// Notes that a segment holds nothing that is needed. Answers `Segment`, also when it is repeated.
+    FreeSegment {
+        /// The segment.
+        #[rkyv(with = SegmentIdDef)]
+        segment: SegmentId,
+    },
+}
+
+/// A name to be made: where, and which parents are made on the way.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Place {
+    /// An existing directory.
+    #[rkyv(with = InodeIdDef)]
+    pub parent: InodeId,
+    /// Directories below `parent`, in order: existing ones are walked, missing ones are made, and anything else among
+    /// them is `NotADirectory`.
+    pub make_dirs: Vec<String>,
+    /// The name in the last of them.
+    pub name: String,
+}
+
+impl Place {
+    /// The place `name` directly in `parent`.
+    #[must_use]
+    pub fn in_directory(parent: InodeId, name: impl Into<String>) -> Place {
+        Place { parent, make_dirs: Vec::new(), name: name.into() }
+    }
+}
+
+/// The bytes of a version.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(attr(allow(missing_docs, reason = "the fields are documented on the type itself")))]
+pub enum Content {
+    /// The bytes themselves, at most [`proto::limits::INLINE_BYTES_MAX`]; also the empty file.
+    Inline(Vec<u8>),
+    /// Stored chunks.
+    Chunks {
+        /// Plain bytes; the sum over the entries.
+        size: u64,
+        /// Dedup domain of all chunks.
+        #[rkyv(with = DomainIdDef)]
+        domain: DomainId,
+        /// Levels of manifest pages between the entries and the chunks.
+        depth: u8,
+        /// 1 to [`proto::limits::MANIFEST_PAGE_ENTRIES_MAX`] entries. Depth 0: chunks in order; depth d: ids of stored
+        /// pages of depth d-1.
+        entries: Vec<ManifestEntry>,
+    },
+}
+
+impl Content {
+    /// Plain bytes of the file.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Content::Inline(bytes) => bytes.len() as u64,
+            Content::Chunks { size, .. } => *size,
+        }
+    }
+}
+
+/// Attributes of a new file, directory, symlink or version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Attributes {
+    /// Unix permission bits; if absent, those of the version before, or the default of the kind.
+    pub mode: Option<u32>,
+    /// Modification time in nanoseconds since the Unix epoch; if absent, the time of the command.
+    pub mtime_ns: Option<u64>,
+    /// User metadata; replaces all that the version before had.
+    pub user_metadata: Vec<(String, String)>,
+    /// The principal that owns a new object; an existing file keeps its owner.
+    pub owner: u64,
+}
+
+/// What must hold for a name at the time of the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Condition {
+    /// Anything.
+    Any,
+    /// Nothing has the name (`If-None-Match: *`).
+    Absent,
+    /// The file has this version (`If-Match`).
+    Version(#[rkyv(with = VersionNumberDef)] VersionNumber),
+}
+
+/// The place of a request in its client's exactly-once window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Session {
+    /// Random number of the client.
+    pub client: u64,
+    /// Number of the request; the same number again gets the first answer and changes nothing.
+    pub sequence: u64,
+    /// The client has the answers to all requests below this number.
+    pub acked_below: u64,
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(attr(allow(missing_docs, reason = "the fields are documented on the type itself")))]
+pub enum Response {
+    /// A version was committed.
+    Committed {
+        /// The file.
+        #[rkyv(with = InodeIdDef)]
+        inode: InodeId,
+        /// Its new version.
+        #[rkyv(with = VersionNumberDef)]
+        version: VersionNumber,
+        /// Whether the file is new.
+        created: bool,
+    },
+    /// A directory or symlink was made.
+    Made {
+        /// It.
+        #[rkyv(with = InodeIdDef)]
+        inode: InodeId,
+    },
+    /// A name and what it stood for were removed.
+    Unlinked {
+        /// What it stood for.
+        #[rkyv(with = InodeIdDef)]
+        inode: InodeId,
+    },
+    /// A name was moved.
+    Renamed {
+        /// What it stands for.
+        #[rkyv(with = InodeIdDef)]
+        inode: InodeId,
+    },
+    /// Attributes were changed.
+    Changed,
+    /// The domain is registered.
+    Domain,
+    /// The segment is in the state that was asked for.
+    Segment,
+    /// Nothing was changed.
+    Failed(MetaError),
+}
+
+/// Why a command or lookup failed. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Archive, Serialize, Deserialize)]
+#[rkyv(attr(allow(missing_docs, reason = "the fields are documented on the type itself")))]
+pub enum MetaError {
+    /// Nothing has this name or inode (any more).
+    #[error("not found")]
+    NotFound,
+    /// A component of the path is a file or symlink: choose another path.
+    #[error("a part of the path is not a directory")]
+    NotADirectory,
+    /// The name stands for a directory: choose another name, or use the calls for directories.
+    #[error("this is a directory")]
+    IsADirectory,
+    /// Something has the name already.
+    #[error("the name is taken")]
+    AlreadyExists,
+    /// Remove what is in the directory first.
+    #[error("the directory is not empty")]
+    NotEmpty,
+    /// The file is at another version than the caller expects: read it again, then decide.
+    #[error("the file has changed: its version is {}", current.map_or("none".into(), |version| version.to_string()))]
+    ConditionFailed {
+        /// The current version; `None` if there is no such file.
+        #[rkyv(with = Map<VersionNumberDef>)]
+        current: Option<VersionNumber>,
+    },
+    /// A directory cannot be moved into itself or below: choose another destination.
+    #[error("a directory cannot be moved into itself")]
+    IntoItself,
+    /// The request is older than what is remembered of its client; its outcome is unknown here. Look, then send a new
+    /// request under a new number.
+    #[error("the request is older than the window of remembered requests, which starts at {window_from}")]
+    StaleSequence {
+        /// Lowest number that is still accepted.
+        window_from: u64,
+    },
+    /// Garbage collection may have passed the pins of this content: look its chunks up again and retry.
+    #[error("the chunks were pinned before epoch {fence}: look them up again")]
+    StaleEpoch {
+        /// Oldest epoch that is still accepted.
+        fence: u64,
+    },
+    /// A name that no path may have; see [`proto::path::check_name`].
+    #[error("a name is not legal")]
+    InvalidName,
+    /// More than a named maximum: send less.
+    #[error("more than the maximum of {0}")]
+    TooLarge(Limit),
+    /// The content contradicts itself: a defect of the caller.
+    #[error("the entries of the content do not add up to its size")]
+    InvalidContent,
+    /// Only symlinks have a target.
+    #[error("only a symlink has a target")]
+    NotASymlink,
+    /// Register the dedup domain first.
+    #[error("no such dedup domain")]
+    NoSuchDomain,
+    /// The segment is not listed, or freed.
+    #[error("no such segment")]
+    NoSuchSegment,
+    /// Members, columns and footer offsets of the segment do not match.
+    #[error("the segment's columns do not match its geometry")]
+    InvalidGeometry,
+}
+
+/// A named maximum that a command met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Limit {
+    /// [`proto::limits::INLINE_BYTES_MAX`].
+    InlineBytes,
+    /// [`proto::limits::MANIFEST_PAGE_ENTRIES_MAX`].
+    ManifestEntries,
+    /// [`proto::limits::MANIFEST_DEPTH_MAX`].
+    ManifestDepth,
+    /// [`proto::limits::PATH_DEPTH_MAX`].
+    PathDepth,
+    /// [`proto::limits::SYMLINK_BYTES_MAX`].
+    SymlinkBytes,
+    /// [`proto::limits::USER_METADATA_BYTES_MAX`].
+    UserMetadataBytes,
+    /// [`proto::limits::USER_METADATA_PAIRS_MAX`].
+    UserMetadataPairs,
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use proto::limits as max;
+        match self {
+            Limit::InlineBytes => write!(f, "{} inline bytes", max::INLINE_BYTES_MAX),
+            Limit::ManifestEntries => write!(f, "{} manifest entries", max::MANIFEST_PAGE_ENTRIES_MAX),
+            Limit::ManifestDepth => write!(f, "{} levels of manifest pages", max::MANIFEST_DEPTH_MAX),
+            Limit::PathDepth => write!(f, "{} components of a path", max::PATH_DEPTH_MAX),
+            Limit::SymlinkBytes => write!(f, "{} bytes of a symlink target", max::SYMLINK_BYTES_MAX),
+            Limit::UserMetadataBytes => write!(f, "{} bytes of user metadata", max::USER_METADATA_BYTES_MAX),
+            Limit::UserMetadataPairs => write!(f, "{} pairs of user metadata", max::USER_METADATA_PAIRS_MAX),
+        }
+    }
+}
+
+impl Stored for Command {
+    const WHAT: &'static str = "metadata command";
+}
+
+impl Command {
+    /// Encodes the command as the log stores it: a version byte, then rkyv.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Decodes a command of the log.
+    ///
+    /// # Errors
+    /// [`FormatError`] if another version wrote it, or the bytes are no command.
+    pub fn decode(bytes: &[u8]) -> Result<Command, FormatError> {
+        codec::decode(bytes)
+    }
+
+    /// The place in the client's exactly-once window, if the command has one.
+    #[must_use]
+    pub fn session(&self) -> Option<Session> {
+        match self {
+            Command::CommitFile { session, .. }
+            | Command::MakeDirectory { session, .. }
+            | Command::MakeSymlink { session, .. }
+            | Command::Unlink { session, .. }
+            | Command::Rename { session, .. }
+            | Command::SetAttributes { session, .. } => *session,
+            Command::Format { .. }
+            | Command::CreateDomain { .. }
+            | Command::OpenSegment { .. }
+            | Command::SealSegment { .. }
+            | Command::FreeSegment { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Keys of the state, laid out by hand so that their byte order is the order ranges are read in.
+//!
+//! ```text
+//!   D dir u64 | frag u16 | name     → Name          A dir u64                    → Directory
+//!   I inode u64                     → Inode         V inode u64 | version u64    → Version
+//!   S client u64                    → ClientWindow  R touch u64                  → the client touched then
+//!   G segment u64                   → SegmentRecord K domain u64                 → DomainRecord
+//!   N slot u16                      → next inode counter of the slot
+//!   C c | C f | C s                 → Counters, garbage-collection fence, session clock
+//! ```
+//!
+//! All numbers are big-endian. `E`, `L`, `Q`, `T`, `U` and `X` are kept for change events, locks, quota, transactions
+//! and uploads.
+
+use proto::{DomainId, InodeId, SegmentId, VersionNumber};
+
+/// A half-open range of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    /// First key that may be in the range.
+    pub from: Vec<u8>,
+    /// First key beyond it.
+    pub to: Vec<u8>,
+}
+
+/// The one fragment that directories have so far.
+const FRAGMENT: u16 = 0;
+/// Totals over the whole state.
+pub(crate) const COUNTERS: &[u8] = b"Cc";
+/// Garbage-collection fence.
+pub(crate) const FENCE: &[u8] = b"Cf";
+/// Clock of the exactly-once windows.
+pub(crate) const SESSION_CLOCK: &[u8] = b"Cs";
+
+/// Which record a key leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyKind {
+    Name,
+    Directory,
+    Inode,
+    Version,
+    ClientWindow,
+    Touch,
+    Segment,
+    Domain,
+    SlotCounter,
+    Counters,
+    Fence,
+    SessionClock,
+}
+
+/// Returns what `key` leads to; `None` if it is no key of this version.
+pub(crate) fn kind(key: &[u8]) -> Option<KeyKind> {
+    Some(match (*key.first()?, key.len()) {
+        (b'D', 12..) => KeyKind::Name,
+        (b'A', 9) => KeyKind::Directory,
+        (b'I', 9) => KeyKind::Inode,
+        (b'V', 17) => KeyKind::Version,
+        (b'S', 9) => KeyKind::ClientWindow,
+        (b'R', 9) => KeyKind::Touch,
+        (b'G', 9) => KeyKind::Segment,
+        (b'K', 9) => KeyKind::Domain,
+        (b'N', 3) => KeyKind::SlotCounter,
+        (b'C', 2) => match key {
+            COUNTERS => KeyKind::Counters,
+            FENCE => KeyKind::Fence,
+            SESSION_CLOCK => KeyKind::SessionClock,
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+fn numbered(letter: u8, number: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(17);
+    key.push(letter);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// A name in a directory.
+pub(crate) fn name(directory: InodeId, name: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(11 + name.len());
+    key.push(b'D');
+    key.extend_from_slice(&directory.0.to_be_bytes());
+    key.extend_from_slice(&FRAGMENT.to_be_bytes());
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+/// The name within a key made by [`name`]; `None` if it is not UTF-8, as no name of ours is.
+pub(crate) fn name_of(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.get(11..)?).ok()
+}
+
+/// All names of a directory that come after `after`.
+pub(crate) fn names(directory: InodeId, after: Option<&str>) -> KeyRange {
+    // No name holds a NUL, so the key with one appended is the next possible key.
+    let from = match after {
+        Some(after) => [name(directory, after), vec![0]].concat(),
+        None => name(directory, ""),
+    };
+    KeyRange { from, to: next_prefix(numbered(b'D', directory.0)) }
+}
+
+/// What belongs to a directory as such.
+pub(crate) fn directory(directory: InodeId) -> Vec<u8> {
+    numbered(b'A', directory.0)
+}
+
+/// A file, directory or symlink.
+pub(crate) fn inode(inode: InodeId) -> Vec<u8> {
+    numbered(b'I', inode.0)
+}
+
+/// A version of a file.
+pub(crate) fn version(inode: InodeId, version: VersionNumber) -> Vec<u8> {
+    let mut key = numbered(b'V', inode.0);
+    key.extend_from_slice(&version.0.to_be_bytes());
+    key
+}
+
+/// All versions of a file.
+pub(crate) fn versions(inode: InodeId) -> KeyRange {
+    let from = numbered(b'V', inode.0);
+    KeyRange { to: next_prefix(from.clone()), from }
+}
+
+/// The exactly-once window of a client.
+pub(crate) fn client(client: u64) -> Vec<u8> {
+    numbered(b'S', client)
+}
+
+/// The client that was touched at `touch` on the session clock.
+pub(crate) fn touch(touch: u64) -> Vec<u8> {
+    numbered(b'R', touch)
+}
+
+/// All touches, oldest first.
+pub(crate) fn touches() -> KeyRange {
+    KeyRange { from: vec![b'R'], to: vec![b'R' + 1] }
+}
+
+/// A segment.
+pub(crate) fn segment(segment: SegmentId) -> Vec<u8> {
+    numbered(b'G', segment.0)
+}
+
+/// All segments.
+pub(crate) fn segments() -> KeyRange {
+    KeyRange { from: vec![b'G'], to: vec![b'G' + 1] }
+}
+
+/// A dedup domain.
+pub(crate) fn domain(domain: DomainId) -> Vec<u8> {
+    numbered(b'K', domain.0)
+}
+
+/// The inode counter of a metadata slot.
+pub(crate) fn slot_counter(slot: u16) -> Vec<u8> {
+    let mut key = vec![b'N'];
+    key.extend_from_slice(&slot.to_be_bytes());
+    key
+}
+
+/// The first key after all keys that start with `prefix`.
+fn next_prefix(mut prefix: Vec<u8>) -> Vec<u8> {
+    while let Some(last) = prefix.pop() {
+        if last < u8::MAX {
+            prefix.push(last + 1);
+            return prefix;
+        }
+    }
+    unreachable!("invariant: a prefix starts with a letter, which has a successor")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn layouts_are_frozen() {
+        let ino = InodeId(0x0102_0304_0506_0708);
+        assert_eq!(name(ino, "ab"), b"D\x01\x02\x03\x04\x05\x06\x07\x08\0\0ab");
+        assert_eq!(directory(ino), b"A\x01\x02\x03\x04\x05\x06\x07\x08");
+        assert_eq!(inode(ino), b"I\x01\x02\x03\x04\x05\x06\x07\x08");
+        assert_eq!(version(ino, VersionNumber(9)), b"V\x01\x02\x03\x04\x05\x06\x07\x08\0\0\0\0\0\0\0\x09");
+        assert_eq!(client(1), b"S\0\0\0\0\0\0\0\x01");
+        assert_eq!(touch(1), b"R\0\0\0\0\0\0\0\x01");
+        assert_eq!(segment(SegmentId(1)), b"G\0\0\0\0\0\0\0\x01");
+        assert_eq!(domain(DomainId(1)), b"K\0\0\0\0\0\0\0\x01");
+        assert_eq!(slot_counter(0x0203), b"N\x02\x03");
+    }
+
+    #[test]
+    fn the_last_inode_has_a_range_too() {
+        let range = names(InodeId(u64::MAX), None);
+        assert!(range.from < name(InodeId(u64::MAX), "a") && name(InodeId(u64::MAX), "a") < range.to);
+        assert_eq!(range.to, b"E");
+    }
+
+    proptest! {
+        #[test]
+        fn keys_order_like_what_they_name(a: u64, b: u64, left in "[^\0/]{1,8}", right in "[^\0/]{1,8}") {
+            let (left, right) = (left.as_str(), right.as_str());
+            prop_assert_eq!(name(InodeId(a), left).cmp(&name(InodeId(b), right)), (a, left.as_bytes()).cmp(&(b, right.as_bytes())));
+            prop_assert_eq!(touch(a).cmp(&touch(b)), a.cmp(&b));
+            let key = name(InodeId(a), left);
+            prop_assert_eq!(name_of(&key), Some(left));
+            let after = names(InodeId(a), Some(left));
+            let follows = name(InodeId(a), right);
+            prop_assert_eq!((after.from..after.to).contains(&follows), right.as_bytes() > left.as_bytes());
+        }
+
+        #[test]
+        fn every_key_is_recognised(number: u64, text in "[a-z]{1,9}") {
+            for (key, expected) in [
+                (name(InodeId(number), &text), KeyKind::Name),
+                (directory(InodeId(number)), KeyKind::Directory),
+                (inode(InodeId(number)), KeyKind::Inode),
+                (version(InodeId(number), VersionNumber(number)), KeyKind::Version),
+                (client(number), KeyKind::ClientWindow),
+                (touch(number), KeyKind::Touch),
+                (segment(SegmentId(number)), KeyKind::Segment),
+                (domain(DomainId(number)), KeyKind::Domain),
+                (slot_counter(number as u16), KeyKind::SlotCounter),
+                (COUNTERS.to_vec(), KeyKind::Counters),
+                (FENCE.to_vec(), KeyKind::Fence),
+                (SESSION_CLOCK.to_vec(), KeyKind::SessionClock),
+            ] {
+                prop_assert_eq!(kind(&key), Some(expected));
+            }
+            prop_assert_eq!(kind(b""), None);
+            prop_assert_eq!(kind(b"Z12345678"), None);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What the keys lead to. Each value is a version byte and rkyv; see [`crate::keys`] for who has which.
+
+use proto::api::Kind;
+use proto::disk::{FormatError, WRAPPED_KEY_BYTES};
+use proto::port::WrappedKey;
+use proto::{DeviceId, DomainId, InodeId, SegmentId, VersionNumber};
+use rkyv::with::Map;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::codec::{DeviceIdDef, DomainIdDef, InodeIdDef, KindDef, SegmentIdDef, Stored, VersionNumberDef, access};
+use crate::command::{Content, Response};
+use crate::keys::{self, KeyKind};
+
+/// A file, directory or symlink, whatever its name.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Inode {
+    /// Its number, never reused.
+    #[rkyv(with = InodeIdDef)]
+    pub inode: InodeId,
+    /// What it is.
+    #[rkyv(with = KindDef)]
+    pub kind: Kind,
+    /// The directory that it is in; the root is in itself.
+    #[rkyv(with = InodeIdDef)]
+    pub parent: InodeId,
+    /// Its name there; empty for the root.
+    pub name: String,
+    /// Unix permission bits.
+    pub mode: u32,
+    /// The principal that owns it.
+    pub owner: u64,
+    /// Names that lead here; always 1 so far.
+    pub nlink: u32,
+    /// When it was made, in nanoseconds since the Unix epoch.
+    pub created_ns: u64,
+    /// When the current version was committed, in nanoseconds since the Unix epoch; as `created_ns` for directories
+    /// and symlinks.
+    pub committed_ns: u64,
+    /// Modification time in nanoseconds since the Unix epoch: the client's own, or when a directory last changed.
+    pub mtime_ns: u64,
+    /// Current version of a file, counted from 1; 0 for directories and symlinks.
+    #[rkyv(with = VersionNumberDef)]
+    pub version: VersionNumber,
+    /// Plain bytes of the current version.
+    pub size: u64,
+    /// Where a symlink points.
+    pub symlink_target: Option<String>,
+    /// User metadata, in the order it was given.
+    pub user_metadata: Vec<(String, String)>,
+}
+
+/// One name of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct Name {
+    #[rkyv(with = InodeIdDef)]
+    pub(crate) inode: InodeId,
+    #[rkyv(with = KindDef)]
+    pub(crate) kind: Kind,
+    /// The directory's version with which the name came.
+    pub(crate) generation: u64,
+}
+
+/// A directory as such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct Directory {
+    /// Raised with every change of its names.
+    pub(crate) version: u64,
+    /// Fragments that its names are spread over; always 1 so far.
+    pub(crate) fragments: u16,
+    /// Names.
+    pub(crate) entries: u64,
+}
+
+/// One version of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct Version {
+    /// When it was committed.
+    pub(crate) committed_ns: u64,
+    pub(crate) content: Content,
+}
+
+/// The exactly-once window of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct ClientWindow {
+    /// When it was last used, on the session clock.
+    pub(crate) touch: u64,
+    /// Requests below this number are refused.
+    pub(crate) window_from: u64,
+    /// Remembered answers, ascending by number.
+    pub(crate) results: Vec<(u64, Response)>,
+}
+
+/// Counts the uses of exactly-once windows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct SessionClock {
+    pub(crate) touches: u64,
+    pub(crate) clients: u64,
+}
+
+/// A number of its own: a client, a counter, an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct Number(pub(crate) u64);
+
+/// Totals, kept in the same apply as what they count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Counters {
+    /// Plain bytes of all retained versions of all files.
+    pub logical_bytes: u64,
+    /// Those of them that lie inline with the metadata.
+    pub inline_bytes: u64,
+    /// Files.
+    pub files: u64,
+    /// Directories, the root included.
+    pub directories: u64,
+    /// Symlinks.
+    pub symlinks: u64,
+}
+
+/// A segment that the log lists.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct SegmentRecord {
+    /// The segment.
+    #[rkyv(with = SegmentIdDef)]
+    pub segment: SegmentId,
+    /// The device of each column, data first.
+    #[rkyv(with = Map<DeviceIdDef>)]
+    pub members: Vec<DeviceId>,
+    /// Data columns.
+    pub k: u8,
+    /// Parity columns.
+    pub m: u8,
+    /// The core that opened it.
+    pub stream: u32,
+    /// When it was opened, in nanoseconds since the Unix epoch.
+    pub opened_ns: u64,
+    /// What has become of it.
+    pub state: SegmentState,
+}
+
+/// What has become of a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(attr(allow(missing_docs, reason = "the fields are documented on the type itself")))]
+pub enum SegmentState {
+    /// Rows are being appended, or were when the node stopped.
+    Open,
+    /// It takes no more rows.
+    Sealed {
+        /// Byte offset of the footer in each column; empty if none was written.
+        footer_offsets: Vec<u64>,
+    },
+    /// Nothing in it is needed: its files may be removed.
+    Freed,
+}
+
+/// A dedup domain.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct DomainRecord {
+    /// The domain.
+    #[rkyv(with = DomainIdDef)]
+    pub domain: DomainId,
+    /// Number of the chunker that cuts its files.
+    pub chunker: u32,
+    /// Number of the ring key that wraps the domain's key.
+    pub ring_key: u32,
+    /// Nonce of the wrapping.
+    pub wrap_nonce: [u8; 12],
+    /// The domain's key under the ring key.
+    pub wrapped_key: [u8; WRAPPED_KEY_BYTES],
+}
+
+impl DomainRecord {
+    /// The domain's key as a [`proto::port::KeyProvider`] unwraps it.
+    #[must_use]
+    pub fn key(&self) -> WrappedKey {
+        WrappedKey { ring_key: self.ring_key, nonce: self.wrap_nonce, wrapped: self.wrapped_key }
+    }
+}
+
+/// Names each record in messages.
+macro_rules! stored {
+    ($($record:ident: $what:literal),* $(,)?) => {
+        $(impl Stored for $record {
+            const WHAT: &'static str = $what;
+        })*
+    };
+}
+
+stored!(
+    Inode: "inode", Name: "name", Directory: "directory", Version: "file version", ClientWindow: "client window",
+    SessionClock: "session clock", Number: "number", Counters: "counters", SegmentRecord: "segment record",
+    DomainRecord: "domain record",
+);
+
+/// Checks a pair that comes from outside: that the key is one of ours and leads to a value of its kind.
+///
+/// Errors: [`FormatError`].
+pub(crate) fn check_pair(key: &[u8], value: &[u8]) -> Result<(), FormatError> {
+    match keys::kind(key).ok_or(FormatError::Field { what: "metadata pair", field: "key" })? {
+        KeyKind::Name => {
+            keys::name_of(key).ok_or(FormatError::Field { what: "metadata pair", field: "name" })?;
+            access::<Name>(value).map(drop)
+        }
+        KeyKind::Directory => access::<Directory>(value).map(drop),
+        KeyKind::Inode => access::<Inode>(value).map(drop),
+        KeyKind::Version => access::<Version>(value).map(drop),
+        KeyKind::ClientWindow => access::<ClientWindow>(value).map(drop),
+        KeyKind::Touch | KeyKind::SlotCounter | KeyKind::Fence => access::<Number>(value).map(drop),
+        KeyKind::Segment => access::<SegmentRecord>(value).map(drop),
+        KeyKind::Domain => access::<DomainRecord>(value).map(drop),
+        KeyKind::Counters => access::<Counters>(value).map(drop),
+        KeyKind::SessionClock => access::<SessionClock>(value).map(drop),
+    }
+}

@@ -1,0 +1,140 @@
+//! Lookups: what the node asks of the state between commands.
+//!
+//! A view borrows the state and sees only durable commands, each entirely or not at all.
+
+use proto::api::Kind;
+use proto::limits::PATH_DEPTH_MAX;
+use proto::{DomainId, InodeId, SegmentId, VersionNumber};
+
+use crate::command::{Content, MetaError};
+use crate::keys;
+use crate::record::{Counters, DomainRecord, Inode, Name, SegmentRecord, Version};
+use crate::state::State;
+use crate::txn::{KvTxn, load, own};
+
+/// The state at one moment.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    state: &'a State,
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The file, directory or symlink.
+    pub inode: InodeId,
+    /// Which of them it is.
+    pub kind: Kind,
+}
+
+impl From<Name> for Found {
+    fn from(name: Name) -> Found {
+        Found { inode: name.inode, kind: name.kind }
+    }
+}
+
+impl<'a> View<'a> {
+    /// Returns a view of `state`.
+    pub(crate) fn new(state: &'a State) -> View<'a> {
+        View { state }
+    }
+
+    /// Walks `names` from the root. Symlinks are not followed.
+    ///
+    /// # Errors
+    /// `NotFound` if a name is missing, `NotADirectory` if one that is not the last is a file or symlink.
+    pub fn resolve(&self, names: &[String]) -> Result<Found, MetaError> {
+        let mut found = Found { inode: InodeId::ROOT, kind: Kind::Directory };
+        for name in names {
+            if found.kind != Kind::Directory {
+                return Err(MetaError::NotADirectory);
+            }
+            found = self.child(found.inode, name).ok_or(MetaError::NotFound)?;
+        }
+        Ok(found)
+    }
+
+    /// Walks `names` from the root through directories for as long as they exist. Returns the last directory reached,
+    /// and how many names led there.
+    #[must_use]
+    pub fn deepest(&self, names: &[String]) -> (InodeId, usize) {
+        let mut directory = InodeId::ROOT;
+        for (consumed, name) in names.iter().enumerate() {
+            match self.child(directory, name) {
+                Some(Found { inode, kind: Kind::Directory }) => directory = inode,
+                _ => return (directory, consumed),
+            }
+        }
+        (directory, names.len())
+    }
+
+    /// The file, directory or symlink `inode`; `None` if it is gone.
+    #[must_use]
+    pub fn inode(&self, inode: InodeId) -> Option<Inode> {
+        load(self.state, &keys::inode(inode))
+    }
+
+    /// The names that lead from the root to `inode`, outermost first; `None` if it is gone.
+    ///
+    /// A moved directory may put what is below it deeper than [`PATH_DEPTH_MAX`]; such a path is returned in full.
+    #[must_use]
+    pub fn path_of(&self, inode: InodeId) -> Option<Vec<String>> {
+        let mut names = Vec::with_capacity(PATH_DEPTH_MAX.min(16));
+        let mut at = self.inode(inode)?;
+        while at.inode != InodeId::ROOT {
+            names.push(at.name);
+            at = self.inode(at.parent).expect("invariant: a parent outlives what is in it");
+        }
+        names.reverse();
+        Some(names)
+    }
+
+    /// What `name` stands for in `directory`.
+    #[must_use]
+    pub fn child(&self, directory: InodeId, name: &str) -> Option<Found> {
+        load::<Name>(self.state, &keys::name(directory, name)).map(Found::from)
+    }
+
+    /// Up to `limit` names of `directory` that come after `after`, ordered bytewise; empty if it is no directory.
+    #[must_use]
+    pub fn list(&self, directory: InodeId, after: Option<&str>, limit: usize) -> Vec<(String, InodeId)> {
+        let names = keys::names(directory, after);
+        let pairs = self.state.range(&names).take(limit);
+        pairs
+            .map(|(key, value)| {
+                let name = keys::name_of(key).expect("invariant: names are UTF-8");
+                (name.to_owned(), own::<Name>(value).inode)
+            })
+            .collect()
+    }
+
+    /// The bytes, or the chunks, of a version of a file; `None` if there is none.
+    #[must_use]
+    pub fn content(&self, inode: InodeId, version: VersionNumber) -> Option<Content> {
+        load::<Version>(self.state, &keys::version(inode, version)).map(|version| version.content)
+    }
+
+    /// Totals over the whole state.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        load(self.state, keys::COUNTERS).unwrap_or_default()
+    }
+
+    /// All segments that were ever listed, ascending.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentRecord> {
+        self.state.range(&keys::segments()).map(|(_, value)| own(value)).collect()
+    }
+
+    /// One segment; `None` if it was never listed.
+    #[must_use]
+    pub fn segment(&self, segment: SegmentId) -> Option<SegmentRecord> {
+        load(self.state, &keys::segment(segment))
+    }
+
+    /// A dedup domain; `None` if it was never registered.
+    #[must_use]
+    pub fn domain(&self, domain: DomainId) -> Option<DomainRecord> {
+        load(self.state, &keys::domain(domain))
+    }
+}
