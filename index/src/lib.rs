@@ -13,7 +13,7 @@ mod partition;
 mod segments;
 
 use proto::limits::VIRTUAL_SHARDS;
-use proto::{ChunkId, Location, SegmentId};
+use proto::{ChunkId, Location};
 
 use entry::Entry;
 use partition::Partition;
@@ -105,12 +105,6 @@ impl Index {
         self.partitions.iter().map(|partition| partition.len() as u64).sum()
     }
 
-    /// Segments that entries may name.
-    #[must_use]
-    pub fn segments(&self) -> impl Iterator<Item = SegmentId> + '_ {
-        self.segments.iter()
-    }
-
     /// Bytes of memory that the tables take.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -122,6 +116,7 @@ impl Index {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proto::SegmentId;
     use std::collections::BTreeMap;
 
     fn location(segment: u64, offset: u32) -> Location {

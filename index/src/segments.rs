@@ -26,10 +26,6 @@ impl SegmentNumbers {
         self.segments[number as usize]
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = SegmentId> + '_ {
-        self.segments.iter().copied()
-    }
-
     pub(crate) fn memory_bytes(&self) -> usize {
         // A B-tree node holds its pairs at two thirds on average.
         self.segments.capacity() * 8 + self.numbers.len() * 18

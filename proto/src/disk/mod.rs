@@ -121,6 +121,9 @@ pub enum FormatError {
 }
 
 /// A 512-byte header with the common first and last fields.
+///
+/// Fill in a `blank()` one and [`FixedHeader::finish`] it; magic, version, lengths, checksum and reserve are public
+/// only so that struct update syntax works, and `finish` and `check` look after them.
 pub trait FixedHeader: FromBytes + IntoBytes + Immutable + KnownLayout + Sized {
     /// Name in messages.
     const WHAT: &'static str;
@@ -175,6 +178,12 @@ pub trait FixedHeader: FromBytes + IntoBytes + Immutable + KnownLayout + Sized {
         header.check()?;
         Ok(header)
     }
+}
+
+/// The finished header without its checksum: what the seal of its body authenticates.
+fn associated<H: FixedHeader>(mut header: H) -> [u8; HEADER_BYTES - 8] {
+    header.finish();
+    header.as_bytes()[..HEADER_BYTES - 8].try_into().expect("a header has 512 bytes")
 }
 
 /// Returns an error naming `field` unless `ok`.

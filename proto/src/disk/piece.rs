@@ -37,9 +37,12 @@ pub struct PieceColumn {
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PieceHeader {
-    magic: [u8; 8],
-    version: U32,
-    header_bytes: U32,
+    #[doc(hidden)]
+    pub magic: [u8; 8],
+    #[doc(hidden)]
+    pub version: U32,
+    #[doc(hidden)]
+    pub header_bytes: U32,
     /// The segment.
     pub segment: U64,
     /// The segment's tag.
@@ -56,7 +59,8 @@ pub struct PieceHeader {
     pub k: u8,
     /// Parity columns.
     pub m: u8,
-    reserved_a: u8,
+    #[doc(hidden)]
+    pub reserved_a: u8,
     /// The erasure code; only [`GEOMETRY_CODE_CAUCHY`] exists.
     pub geometry_code: U16,
     /// [`PIECE_CARRIES_TABLE`] or nothing.
@@ -69,14 +73,18 @@ pub struct PieceHeader {
     pub body_checksum: U64,
     /// Blocks of the row.
     pub blocks: U32,
-    reserved_b: U32,
+    #[doc(hidden)]
+    pub reserved_b: U32,
     /// Pin epoch at which the row's chunks were looked up; 0 on a node without garbage collection.
     pub pin_epoch: U64,
-    reserved_c: [u8; 16],
+    #[doc(hidden)]
+    pub reserved_c: [u8; 16],
     /// Every column of the row, data first.
     pub columns: [PieceColumn; ROW_COLUMNS_MAX],
-    reserved: [u8; 112],
-    header_checksum: U64,
+    #[doc(hidden)]
+    pub reserved: [u8; 112],
+    #[doc(hidden)]
+    pub header_checksum: U64,
 }
 
 impl FixedHeader for PieceHeader {

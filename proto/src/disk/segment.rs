@@ -20,9 +20,12 @@ use crate::ids::{ClusterId, DeviceId, SegmentTag};
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SegmentHeader {
-    magic: [u8; 8],
-    version: U32,
-    header_bytes: U32,
+    #[doc(hidden)]
+    pub magic: [u8; 8],
+    #[doc(hidden)]
+    pub version: U32,
+    #[doc(hidden)]
+    pub header_bytes: U32,
     /// The segment.
     pub segment: U64,
     /// Random tag that every piece of this segment repeats.
@@ -39,7 +42,8 @@ pub struct SegmentHeader {
     pub k: u8,
     /// Parity columns.
     pub m: u8,
-    reserved_a: u8,
+    #[doc(hidden)]
+    pub reserved_a: u8,
     /// The erasure code; only [`GEOMETRY_CODE_CAUCHY`] exists.
     pub geometry_code: U16,
     /// The cipher; only [`CIPHER_AES_256_GCM`] exists.
@@ -52,11 +56,14 @@ pub struct SegmentHeader {
     pub piece_bytes: U64,
     /// Nonce of the wrapping, drawn at random.
     pub wrap_nonce: [u8; 12],
-    reserved_b: [u8; 4],
+    #[doc(hidden)]
+    pub reserved_b: [u8; 4],
     /// The segment's key under the ring key, AES-256-GCM; associated data: segment, tag and cluster.
     pub wrapped_key: [u8; WRAPPED_KEY_BYTES],
-    reserved: [u8; 336],
-    header_checksum: U64,
+    #[doc(hidden)]
+    pub reserved: [u8; 336],
+    #[doc(hidden)]
+    pub header_checksum: U64,
 }
 
 impl FixedHeader for SegmentHeader {
@@ -105,9 +112,12 @@ impl SegmentHeader {
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FooterHeader {
-    magic: [u8; 8],
-    version: U32,
-    header_bytes: U32,
+    #[doc(hidden)]
+    pub magic: [u8; 8],
+    #[doc(hidden)]
+    pub version: U32,
+    #[doc(hidden)]
+    pub header_bytes: U32,
     /// The segment.
     pub segment: U64,
     /// The segment's tag.
@@ -124,8 +134,10 @@ pub struct FooterHeader {
     pub body_bytes: U64,
     /// XXH3-64 of them.
     pub body_checksum: U64,
-    reserved: [u8; 416],
-    header_checksum: U64,
+    #[doc(hidden)]
+    pub reserved: [u8; 416],
+    #[doc(hidden)]
+    pub header_checksum: U64,
 }
 
 impl FixedHeader for FooterHeader {

@@ -10,16 +10,19 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{CIPHER_AES_256_GCM, FixedHeader, FormatError, WRAPPED_KEY_BYTES, require};
+use super::{CIPHER_AES_256_GCM, FixedHeader, FormatError, HEADER_BYTES, WRAPPED_KEY_BYTES, require};
 use crate::ids::{ClusterId, SegmentTag};
 
 /// First sector of a snapshot file; byte table in docs/FORMATS.md §snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SnapshotHeader {
-    magic: [u8; 8],
-    version: U32,
-    header_bytes: U32,
+    #[doc(hidden)]
+    pub magic: [u8; 8],
+    #[doc(hidden)]
+    pub version: U32,
+    #[doc(hidden)]
+    pub header_bytes: U32,
     /// The cluster.
     pub cluster: ClusterId,
     /// Random tag that every frame repeats.
@@ -36,16 +39,20 @@ pub struct SnapshotHeader {
     pub ring_key: U32,
     /// The cipher; only [`CIPHER_AES_256_GCM`] exists.
     pub cipher: U16,
-    reserved_a: [u8; 2],
+    #[doc(hidden)]
+    pub reserved_a: [u8; 2],
     /// When the snapshot was taken, in nanoseconds since the Unix epoch.
     pub created_unix_ns: U64,
     /// Nonce of the wrapping, drawn at random.
     pub wrap_nonce: [u8; 12],
-    reserved_b: [u8; 4],
+    #[doc(hidden)]
+    pub reserved_b: [u8; 4],
     /// The file's key under the ring key; associated data: `last_lsn`, tag and cluster.
     pub wrapped_key: [u8; WRAPPED_KEY_BYTES],
-    reserved: [u8; 344],
-    header_checksum: U64,
+    #[doc(hidden)]
+    pub reserved: [u8; 344],
+    #[doc(hidden)]
+    pub header_checksum: U64,
 }
 
 impl FixedHeader for SnapshotHeader {
@@ -80,13 +87,17 @@ impl SnapshotHeader {
 
 /// Start of a frame; the sealed pairs follow it.
 ///
-/// The body is, for each pair: key bytes u32, value bytes u32, key, value; sealed under nonce (`SnapshotFrame`, `index`).
+/// The body is, for each pair: key bytes u32, value bytes u32, key, value; sealed under nonce (`SnapshotFrame`, `index`)
+/// with [`SnapshotFrame::associated`] as associated data.
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SnapshotFrame {
-    magic: [u8; 8],
-    version: U32,
-    header_bytes: U32,
+    #[doc(hidden)]
+    pub magic: [u8; 8],
+    #[doc(hidden)]
+    pub version: U32,
+    #[doc(hidden)]
+    pub header_bytes: U32,
     /// The file's tag.
     pub tag: SegmentTag,
     /// Place of this frame, counted from 0.
@@ -97,8 +108,10 @@ pub struct SnapshotFrame {
     pub body_bytes: U32,
     /// XXH3-64 of them.
     pub body_checksum: U64,
-    reserved: [u8; 448],
-    header_checksum: U64,
+    #[doc(hidden)]
+    pub reserved: [u8; 448],
+    #[doc(hidden)]
+    pub header_checksum: U64,
 }
 
 impl FixedHeader for SnapshotFrame {
@@ -116,6 +129,12 @@ impl SnapshotFrame {
     #[must_use]
     pub fn blank() -> SnapshotFrame {
         <SnapshotFrame as zerocopy::FromZeros>::new_zeroed()
+    }
+
+    /// Associated data of the body: the first 504 bytes, with `body_checksum` as zero because it covers the seal's tag.
+    #[must_use]
+    pub fn associated(&self) -> [u8; HEADER_BYTES - 8] {
+        super::associated(SnapshotFrame { body_checksum: 0.into(), ..self.clone() })
     }
 }
 

@@ -20,9 +20,12 @@ pub const SUPERBLOCK_FILE_BYTES: usize = SUPERBLOCK_COPIES * SECTOR_BYTES;
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Superblock {
-    magic: [u8; 8],
-    version: U32,
-    header_bytes: U32,
+    #[doc(hidden)]
+    pub magic: [u8; 8],
+    #[doc(hidden)]
+    pub version: U32,
+    #[doc(hidden)]
+    pub header_bytes: U32,
     /// Raised by every update; the newest valid copy counts.
     pub sequence: U64,
     /// The cluster this device belongs to.
@@ -45,8 +48,10 @@ pub struct Superblock {
     pub device_count: U16,
     /// Bytes of one segment piece.
     pub piece_bytes: U64,
-    reserved: [u8; 416],
-    header_checksum: U64,
+    #[doc(hidden)]
+    pub reserved: [u8; 416],
+    #[doc(hidden)]
+    pub header_checksum: U64,
 }
 
 impl FixedHeader for Superblock {

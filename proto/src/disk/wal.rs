@@ -12,7 +12,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{CIPHER_AES_256_GCM, FixedHeader, FormatError, WRAPPED_KEY_BYTES, require};
+use super::{CIPHER_AES_256_GCM, FixedHeader, FormatError, HEADER_BYTES, WRAPPED_KEY_BYTES, require};
 use crate::ids::{ClusterId, DeviceId, SegmentTag};
 use crate::limits::WAL_BATCH_BYTES_MAX;
 
@@ -20,9 +20,12 @@ use crate::limits::WAL_BATCH_BYTES_MAX;
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct WalHeader {
-    magic: [u8; 8],
-    version: U32,
-    header_bytes: U32,
+    #[doc(hidden)]
+    pub magic: [u8; 8],
+    #[doc(hidden)]
+    pub version: U32,
+    #[doc(hidden)]
+    pub header_bytes: U32,
     /// The cluster.
     pub cluster: ClusterId,
     /// The device that this file was written to.
@@ -41,13 +44,16 @@ pub struct WalHeader {
     pub created_unix_ns: U64,
     /// The cipher; only [`CIPHER_AES_256_GCM`] exists.
     pub cipher: U16,
-    reserved_a: [u8; 2],
+    #[doc(hidden)]
+    pub reserved_a: [u8; 2],
     /// Nonce of the wrapping, drawn at random.
     pub wrap_nonce: [u8; 12],
     /// The file's key under the ring key; associated data: sequence, tag and cluster.
     pub wrapped_key: [u8; WRAPPED_KEY_BYTES],
-    reserved: [u8; 344],
-    header_checksum: U64,
+    #[doc(hidden)]
+    pub reserved: [u8; 344],
+    #[doc(hidden)]
+    pub header_checksum: U64,
 }
 
 impl FixedHeader for WalHeader {
@@ -83,13 +89,16 @@ impl WalHeader {
 /// Start of a batch; the sealed commands follow it.
 ///
 /// The body is, for each command: virtual shard u32, command bytes u32, and the command; the whole is sealed once under
-/// nonce (`WalBatch`, `first_lsn`), with this header's first 504 bytes as associated data.
+/// nonce (`WalBatch`, `first_lsn`), with [`WalBatchHeader::associated`] as associated data.
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct WalBatchHeader {
-    magic: [u8; 8],
-    version: U32,
-    header_bytes: U32,
+    #[doc(hidden)]
+    pub magic: [u8; 8],
+    #[doc(hidden)]
+    pub version: U32,
+    #[doc(hidden)]
+    pub header_bytes: U32,
     /// The file's tag.
     pub tag: SegmentTag,
     /// Log sequence number of the batch's first command.
@@ -102,8 +111,10 @@ pub struct WalBatchHeader {
     pub body_checksum: U64,
     /// `header_checksum` of the batch before, or of the file header: batches form a chain.
     pub previous_checksum: U64,
-    reserved: [u8; 440],
-    header_checksum: U64,
+    #[doc(hidden)]
+    pub reserved: [u8; 440],
+    #[doc(hidden)]
+    pub header_checksum: U64,
 }
 
 impl FixedHeader for WalBatchHeader {
@@ -123,6 +134,12 @@ impl WalBatchHeader {
     #[must_use]
     pub fn blank() -> WalBatchHeader {
         <WalBatchHeader as zerocopy::FromZeros>::new_zeroed()
+    }
+
+    /// Associated data of the body: the first 504 bytes, with `body_checksum` as zero because it covers the seal's tag.
+    #[must_use]
+    pub fn associated(&self) -> [u8; HEADER_BYTES - 8] {
+        super::associated(WalBatchHeader { body_checksum: 0.into(), ..self.clone() })
     }
 }
 

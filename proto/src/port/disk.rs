@@ -49,6 +49,7 @@ pub trait Disk: Clone + 'static {
 /// Offsets and lengths are multiples of 4 KiB. A buffer belongs to the operation until it completes, also when the
 /// returned future is dropped: the operation then still runs to its end.
 #[expect(async_fn_in_trait, reason = "code above the ports is single-threaded on purpose")]
+#[expect(clippy::len_without_is_empty, reason = "asking whether a file is empty would cost the same I/O")]
 pub trait DiskFile: Clone + 'static {
     /// Reads `buf.len()` bytes at `offset` into `buf`. Returns how many were read: fewer only at the end of the file.
     async fn read_at(&self, buf: AlignedBuf, offset: u64) -> (io::Result<usize>, AlignedBuf);

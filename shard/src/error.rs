@@ -1,0 +1,115 @@
+//! What can go wrong with a core's data, and what the caller should do.
+
+use std::rc::Rc;
+
+use proto::disk::FormatError;
+use proto::port::KeyError;
+use proto::{DeviceId, Location, SegmentId};
+
+/// A segment could not be opened for appends.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// Free space or add a disk; nothing was written.
+    #[error("no disk has {need_bytes} free bytes for a new segment; delete files or add a disk")]
+    NoSpace {
+        /// Bytes of one segment piece.
+        need_bytes: u64,
+    },
+    /// The device failed; other devices still serve. Check the disk.
+    #[error("device {device} failed at a new segment: {source}")]
+    Device {
+        /// The device.
+        device: DeviceId,
+        /// What it said.
+        source: Rc<std::io::Error>,
+    },
+    /// The metadata log did not take the segment: writes stop until the node restarts.
+    #[error("the metadata log refused a new segment: {0}")]
+    Log(String),
+}
+
+/// A chunk was not stored. Nothing of it is visible; the same bytes may be sent again.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No segment could be opened.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// A row's piece was not written; its segment is closed and the next row goes to another. Send again.
+    #[error("device {device} failed while writing a row of segment {segment}: {source}")]
+    Device {
+        /// The device.
+        device: DeviceId,
+        /// The segment, now closed.
+        segment: SegmentId,
+        /// What the device said.
+        source: Rc<std::io::Error>,
+    },
+    /// The store is shutting down; send to the node again once it is back.
+    #[error("the node is shutting down")]
+    Closing,
+}
+
+/// A block was not read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The location names a segment that is gone: ask the index.
+    #[error("segment {0} is not known here")]
+    Stale(SegmentId),
+    /// The bytes at the location are not the block they should be. Restore the file from another copy.
+    #[error("segment {} column {} offset {}: {what}", location.segment, location.column, location.offset)]
+    Corrupt {
+        /// Where.
+        location: Location,
+        /// What did not match.
+        what: String,
+    },
+    /// The device failed; the data may be intact. Check the disk and try again.
+    #[error("device {device} failed while reading segment {segment}: {source}")]
+    Device {
+        /// The device.
+        device: DeviceId,
+        /// The segment.
+        segment: SegmentId,
+        /// What the device said.
+        source: Rc<std::io::Error>,
+    },
+}
+
+/// A segment that the metadata lists could not be recovered.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The device failed.
+    #[error("device {device} failed while recovering segment {segment}: {source}")]
+    Device {
+        /// The device.
+        device: DeviceId,
+        /// The segment.
+        segment: SegmentId,
+        /// What the device said.
+        source: Rc<std::io::Error>,
+    },
+    /// The segment belongs to a device that is not here: start with all data directories.
+    #[error("segment {segment} lies on device {device}, which is not among the data directories")]
+    MissingDevice {
+        /// The device.
+        device: DeviceId,
+        /// The segment.
+        segment: SegmentId,
+    },
+    /// The segment's header is damaged or belongs elsewhere.
+    #[error("segment {segment} has no usable header: {source}")]
+    Header {
+        /// The segment.
+        segment: SegmentId,
+        /// What is wrong.
+        source: FormatError,
+    },
+    /// The segment's key could not be unwrapped: use the key file that the data was written with.
+    #[error("the key of segment {segment} cannot be unwrapped: {source}")]
+    Key {
+        /// The segment.
+        segment: SegmentId,
+        /// Which ring key.
+        source: KeyError,
+    },
+}

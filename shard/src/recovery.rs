@@ -1,0 +1,302 @@
+//! Recovery of one segment that the metadata lists: what it holds, believed only as far as it proves itself.
+//!
+//! * A sealed segment with a footer is read from its footer: one read.
+//! * Any other segment is scanned: every 4 KiB past a bad piece is probed, and only pieces with this segment's tag and
+//!   this device's id count. The files are synced first, so that what was believed cannot vanish afterwards, then cut
+//!   after the last good piece; the segment takes no more appends.
+//! * A row counts only if every one of its pieces was found with the same row digest.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use proto::checksum::checksum;
+use proto::disk::{FixedHeader, FooterHeader, HEADER_BYTES, NonceKind, PieceHeader, RowTable, SegmentHeader, nonce};
+use proto::limits::SECTOR_BYTES;
+use proto::port::{AlignedBuf, Cipher, Disk, DiskFile, KeyProvider, WrappedKey};
+use proto::{ClusterId, DeviceId, Geometry, RowNumber, SegmentId};
+
+use crate::error::RecoverError;
+use crate::row::{PiecePlace, RowPlace, open_table, verify_piece};
+use crate::segment::{Member, Segment, piece_name};
+
+/// Bytes that the scan reads at once.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// What the metadata says of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedSegment {
+    /// The segment.
+    pub id: SegmentId,
+    /// The device of each column.
+    pub members: Vec<DeviceId>,
+    /// Its geometry.
+    pub geometry: Geometry,
+    /// Whether appends may have been under way when the node stopped.
+    pub state: ListedState,
+}
+
+/// How a segment was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListedState {
+    /// Open: a row may be half written.
+    Open,
+    /// Sealed; the offset of each column's footer, or none if it was sealed by recovery.
+    Sealed(Vec<u64>),
+}
+
+/// A segment as recovery found it.
+#[derive(Debug)]
+pub struct RecoveredSegment {
+    /// The segment, with the places of its rows.
+    pub segment: Segment,
+    /// The table of each row, in the same order.
+    pub tables: Vec<RowTable>,
+    /// Whether the metadata should now list it as sealed without footer.
+    pub newly_sealed: bool,
+    /// What an operator should know: a footer that did not verify, rows that were incomplete.
+    pub warnings: Vec<String>,
+}
+
+/// Recovers one listed segment.
+///
+/// Errors: [`RecoverError`]; the node must not start without it, or acknowledged data would silently be missing.
+pub async fn recover_segment<D: Disk>(
+    listed: &ListedSegment,
+    members: &[Member<D>],
+    cluster: ClusterId,
+    keys: &dyn KeyProvider,
+) -> Result<RecoveredSegment, RecoverError> {
+    let id = listed.id;
+    let mut columns = Vec::with_capacity(listed.members.len());
+    for (column, device) in listed.members.iter().enumerate() {
+        let missing = RecoverError::MissingDevice { device: *device, segment: id };
+        let member = members.iter().find(|member| member.device == *device).ok_or(missing)?;
+        let failed = |source| RecoverError::Device { device: *device, segment: id, source: Rc::new(source) };
+        let file = member.disk.open(&piece_name(id, column)).await.map_err(failed)?;
+        let bytes = file.len().await.map_err(failed)?;
+        columns.push(Column { column: column as u8, device: *device, file, bytes });
+    }
+    let (header, cipher) = read_header(listed, &columns[0], cluster, keys).await?;
+    let segment = Segment {
+        id,
+        tag: header.tag,
+        geometry: listed.geometry,
+        members: listed.members.clone(),
+        cipher,
+        rows: RefCell::default(),
+        file_bytes: Cell::new(columns.iter().map(|column| column.bytes).sum()),
+    };
+    let mut recovered = RecoveredSegment { segment, tables: Vec::new(), newly_sealed: false, warnings: Vec::new() };
+    if let ListedState::Sealed(offsets) = &listed.state
+        && !offsets.is_empty()
+    {
+        for (column, offset) in columns.iter().zip(offsets) {
+            if let Some(rows) = read_footer(&recovered.segment, column, *offset).await {
+                recovered.take_rows(rows);
+                return Ok(recovered);
+            }
+        }
+        recovered.warnings.push(format!("segment {id}: the footer does not verify; scanned instead"));
+    }
+    let open = listed.state == ListedState::Open;
+    let mut file_bytes = 0;
+    let mut pieces: BTreeMap<(RowNumber, u128), FoundRow> = BTreeMap::new();
+    for column in &columns {
+        let failed = |source| RecoverError::Device { device: column.device, segment: id, source: Rc::new(source) };
+        if open {
+            column.file.sync().await.map_err(failed)?;
+        }
+        let found = scan(&recovered.segment, column).await.map_err(failed)?;
+        let end = found.iter().map(|piece| piece.end).max().unwrap_or(SECTOR_BYTES as u64);
+        if open {
+            column.file.set_len(end).await.map_err(failed)?;
+            column.file.sync().await.map_err(failed)?;
+            file_bytes += end;
+        }
+        for piece in found {
+            let key = (RowNumber(piece.header.row.get()), piece.header.row_digest.get());
+            let row = pieces.entry(key).or_insert_with(|| FoundRow {
+                place: RowPlace::of(&piece.header),
+                found: 0,
+                table: None,
+            });
+            row.found += 1;
+            row.table = row.table.take().or(piece.sealed_table);
+        }
+    }
+    let mut rows = Vec::new();
+    for ((number, _), row) in pieces {
+        let geometry = recovered.segment.geometry;
+        let open_table =
+            |sealed| open_table(&*recovered.segment.cipher, recovered.segment.tag, number, geometry, sealed);
+        match row.table.and_then(open_table) {
+            Some(table) if row.found == row.place.pieces.len() => rows.push((row.place, table)),
+            _ => recovered.warnings.push(format!("segment {id}: row {number} is incomplete and was left out")),
+        }
+    }
+    if open {
+        recovered.newly_sealed = true;
+        recovered.segment.file_bytes.set(file_bytes);
+    }
+    recovered.take_rows(rows);
+    Ok(recovered)
+}
+
+impl RecoveredSegment {
+    fn take_rows(&mut self, rows: Vec<(RowPlace, RowTable)>) {
+        let (places, tables) = rows.into_iter().unzip();
+        *self.segment.rows.get_mut() = places;
+        self.tables = tables;
+    }
+}
+
+/// One column's file.
+struct Column<F> {
+    column: u8,
+    device: DeviceId,
+    file: F,
+    bytes: u64,
+}
+
+struct FoundRow {
+    place: RowPlace,
+    found: usize,
+    table: Option<Vec<u8>>,
+}
+
+/// Reads and checks the header of one column and unwraps the segment's key.
+async fn read_header<F: DiskFile>(
+    listed: &ListedSegment,
+    column: &Column<F>,
+    cluster: ClusterId,
+    keys: &dyn KeyProvider,
+) -> Result<(SegmentHeader, Rc<dyn Cipher>), RecoverError> {
+    let segment = listed.id;
+    let (read, buf) = column.file.read_at(AlignedBuf::zeroed(SECTOR_BYTES), 0).await;
+    read.map_err(|source| RecoverError::Device { device: column.device, segment, source: Rc::new(source) })?;
+    let header = SegmentHeader::parse(&buf).map_err(|source| RecoverError::Header { segment, source })?;
+    let ours = header.segment.get() == segment.0
+        && header.cluster == cluster
+        && header.device == column.device
+        && header.column == column.column
+        && Geometry::new(header.k, header.m) == Some(listed.geometry);
+    if !ours {
+        let source = proto::disk::FormatError::Field { what: "segment header", field: "identity" };
+        return Err(RecoverError::Header { segment, source });
+    }
+    let wrapped = WrappedKey { ring_key: header.ring_key.get(), nonce: header.wrap_nonce, wrapped: header.wrapped_key };
+    let key = keys.unwrap(&wrapped, &header.wrap_context()).map_err(|source| RecoverError::Key { segment, source })?;
+    Ok((header, keys.cipher(&key)))
+}
+
+/// Reads a footer; `None` if it does not prove itself.
+async fn read_footer<F: DiskFile>(
+    segment: &Segment,
+    column: &Column<F>,
+    offset: u64,
+) -> Option<Vec<(RowPlace, RowTable)>> {
+    if !offset.is_multiple_of(SECTOR_BYTES as u64) || offset >= column.bytes {
+        return None;
+    }
+    let bytes = usize::try_from(column.bytes - offset).ok()?;
+    let (read, mut buf) = column.file.read_at(AlignedBuf::zeroed(bytes), offset).await;
+    let header = FooterHeader::parse(buf.get(..read.ok()?)?).ok()?;
+    let ours = header.segment.get() == segment.id.0 && header.tag == segment.tag && header.device == column.device;
+    let body_end = HEADER_BYTES.checked_add(usize::try_from(header.body_bytes.get()).ok()?)?;
+    let body = buf.get_mut(HEADER_BYTES..body_end)?;
+    if !ours || checksum(body) != header.body_checksum.get() {
+        return None;
+    }
+    let nonce = nonce(NonceKind::Footer, header.nonce_row.get(), 0);
+    let body = segment.cipher.open(&nonce, &segment.tag.0, body).ok()?;
+    parse_footer(body, header.rows.get(), segment.geometry)
+}
+
+/// Parses a footer body; the layout stands at [`FooterHeader`].
+fn parse_footer(mut body: &[u8], rows: u32, geometry: Geometry) -> Option<Vec<(RowPlace, RowTable)>> {
+    let mut take = |bytes: usize| {
+        let (head, tail) = body.split_at_checked(bytes)?;
+        body = tail;
+        Some(head)
+    };
+    let u32_of = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+    let mut found = Vec::new();
+    for _ in 0..rows {
+        let row = RowNumber(u64::from_le_bytes(take(8)?.try_into().ok()?));
+        let count = u32_of(take(4)?) as usize;
+        let mut pieces = Vec::new();
+        for _ in 0..count {
+            let column = u8::try_from(u32_of(take(4)?)).ok()?;
+            let piece = PiecePlace { column, offset_sectors: u32_of(take(4)?), payload_bytes: u32_of(take(4)?) };
+            pieces.push(piece);
+        }
+        let plausible = (1..=geometry.columns()).contains(&count)
+            && pieces.iter().all(|piece| usize::from(piece.column) < geometry.columns());
+        let table_bytes = u32_of(take(4)?) as usize;
+        let table = RowTable::parse(take(table_bytes)?).ok().filter(|table| plausible && table.fits(geometry))?;
+        found.push((RowPlace { row, pieces }, table));
+    }
+    body.is_empty().then_some(found)
+}
+
+/// A piece that proved itself.
+struct FoundPiece {
+    header: PieceHeader,
+    sealed_table: Option<Vec<u8>>,
+    end: u64,
+}
+
+/// Finds every intact piece of this segment in one column's file.
+async fn scan<F: DiskFile>(segment: &Segment, column: &Column<F>) -> std::io::Result<Vec<FoundPiece>> {
+    let sector = SECTOR_BYTES as u64;
+    let mut window = Window { file: &column.file, start: 0, bytes: AlignedBuf::zeroed(0) };
+    let mut found = Vec::new();
+    let mut offset = sector;
+    while offset + sector <= column.bytes {
+        let header = PieceHeader::parse(window.get(offset, SECTOR_BYTES).await?).ok().filter(|header| {
+            header.segment.get() == segment.id.0
+                && header.tag == segment.tag
+                && header.device == column.device
+                && header.column == column.column
+                && header.geometry() == Some(segment.geometry)
+                && u64::from(header.columns[usize::from(column.column)].offset_sectors.get()) * sector == offset
+        });
+        let Some(header) = header else {
+            offset += sector;
+            continue;
+        };
+        let bytes = (header.head_bytes.get() as usize + header.payload_bytes()).next_multiple_of(SECTOR_BYTES);
+        match verify_piece(window.get(offset, bytes).await?) {
+            Some(piece) => {
+                offset += bytes as u64;
+                found.push(FoundPiece { header: piece.header, sealed_table: piece.sealed_table, end: offset });
+            }
+            None => offset += sector,
+        }
+    }
+    Ok(found)
+}
+
+/// A part of a file in memory, moved forward as the scan goes.
+struct Window<'a, F> {
+    file: &'a F,
+    start: u64,
+    bytes: AlignedBuf,
+}
+
+impl<F: DiskFile> Window<'_, F> {
+    /// Returns up to `bytes` bytes at `offset`; fewer at the end of the file.
+    async fn get(&mut self, offset: u64, bytes: usize) -> std::io::Result<&[u8]> {
+        let held = offset >= self.start && offset + bytes as u64 <= self.start + self.bytes.len() as u64;
+        if !held {
+            let buf = AlignedBuf::zeroed(bytes.max(WINDOW_BYTES));
+            let (read, mut buf) = self.file.read_at(buf, offset).await;
+            buf.set_len(read?);
+            (self.start, self.bytes) = (offset, buf);
+        }
+        let at = (offset - self.start) as usize;
+        let end = (at + bytes).min(self.bytes.len());
+        Ok(self.bytes.get(at..end).unwrap_or(&[]))
+    }
+}

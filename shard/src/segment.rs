@@ -1,0 +1,322 @@
+//! Segments: the one being appended to, and what is known of each for reading.
+//!
+//! Opening order, so that a crash anywhere is harmless: files with headers are durable → the metadata log lists the
+//! segment → rows are appended. A file that no log lists therefore holds no row.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use ec::Code;
+use futures_util::future::try_join_all;
+use proto::checksum::checksum;
+use proto::disk::{
+    CIPHER_AES_256_GCM, FixedHeader, FooterHeader, GEOMETRY_CODE_CAUCHY, NonceKind, RowTable, SEAL_TAG_BYTES,
+    SegmentHeader, nonce,
+};
+use proto::limits::SECTOR_BYTES;
+use proto::port::{AlignedBuf, Cipher, Disk, DiskFile, KeyProvider, runtime};
+use proto::{ClusterId, DeviceId, Geometry, RowNumber, SegmentId, SegmentTag};
+use zerocopy::IntoBytes;
+
+use crate::error::{SegmentError, StoreError};
+use crate::row::{CompressedBlock, RowPlace, RowTarget, SealedRow, piece_bytes, seal_row};
+
+/// A device of this node.
+#[derive(Clone, Debug)]
+pub struct Member<D> {
+    /// Its id.
+    pub device: DeviceId,
+    /// The device.
+    pub disk: D,
+}
+
+/// What the metadata log must know of a segment before rows are appended to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentOpened {
+    /// The segment.
+    pub segment: SegmentId,
+    /// The device of each column.
+    pub members: Vec<DeviceId>,
+    /// Its geometry.
+    pub geometry: Geometry,
+}
+
+/// Where openings and seals of segments are made durable (the metadata log).
+#[expect(async_fn_in_trait, reason = "code above the ports is single-threaded on purpose")]
+pub trait SegmentLog: 'static {
+    /// Records an opened segment durably. The error is for people.
+    async fn opened(&self, opened: SegmentOpened) -> Result<(), String>;
+    /// Records a sealed segment durably, with the offset of each column's footer (none if it has no footer).
+    async fn sealed(&self, segment: SegmentId, footer_offsets: Vec<u64>) -> Result<(), String>;
+}
+
+/// What is kept in memory of a segment, open or not, to read it.
+pub struct Segment {
+    /// The segment.
+    pub id: SegmentId,
+    /// Its tag.
+    pub tag: SegmentTag,
+    /// Its geometry.
+    pub geometry: Geometry,
+    /// The device of each column.
+    pub members: Vec<DeviceId>,
+    /// The cipher under the segment's key.
+    pub cipher: Rc<dyn Cipher>,
+    /// Its durable rows, in the order of their numbers.
+    pub rows: RefCell<Vec<RowPlace>>,
+    /// Bytes of its files on all devices.
+    pub file_bytes: Cell<u64>,
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Segment({}, {} rows)", self.id, self.rows.borrow().len())
+    }
+}
+
+/// Name of one column's file on its device.
+#[must_use]
+pub fn piece_name(segment: SegmentId, column: usize) -> String {
+    format!("{SEGMENT_DIR}/{segment}.{column:02}")
+}
+
+/// The directory of the segment files.
+pub const SEGMENT_DIR: &str = "segments";
+
+/// How new segments are made.
+pub struct SegmentSpec<'a> {
+    /// The segment.
+    pub id: SegmentId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The geometry.
+    pub geometry: Geometry,
+    /// Bytes reserved for each piece.
+    pub piece_bytes: u64,
+    /// The ring keys.
+    pub keys: &'a dyn KeyProvider,
+}
+
+/// A segment that takes appends.
+pub struct OpenSegment<D: Disk> {
+    /// What readers need.
+    pub segment: Rc<Segment>,
+    files: Vec<D::File>,
+    cursors: Vec<u64>,
+    piece_bytes: u64,
+    next_row: u64,
+    footer_body: Vec<u8>,
+    footer_blocks: u32,
+}
+
+impl<D: Disk> OpenSegment<D> {
+    /// Creates the segment's files on `members`, one per column, and lists it in `log`.
+    ///
+    /// Errors: [`SegmentError`]; files already made are removed as far as the device allows.
+    pub async fn create(
+        spec: SegmentSpec<'_>,
+        members: &[Member<D>],
+        log: &impl SegmentLog,
+    ) -> Result<OpenSegment<D>, SegmentError> {
+        assert_eq!(members.len(), spec.geometry.columns(), "invariant: a member for each column");
+        let tag = SegmentTag(runtime::random());
+        let key: [u8; 32] = runtime::random();
+        let devices: Vec<DeviceId> = members.iter().map(|member| member.device).collect();
+        let create = |column: usize| {
+            let (spec, member) = (&spec, &members[column]);
+            async move {
+                let file = create_piece(spec, member, column, tag, &key).await;
+                file.map_err(|source| segment_error(source, member.device, spec.piece_bytes))
+            }
+        };
+        let files = try_join_all((0..members.len()).map(create)).await;
+        let listed = match &files {
+            Ok(_) => {
+                let opened = SegmentOpened { segment: spec.id, members: devices.clone(), geometry: spec.geometry };
+                log.opened(opened).await.map_err(SegmentError::Log)
+            }
+            Err(error) => Err(error.clone()),
+        };
+        if let Err(error) = listed {
+            // Unlisted files hold no row; what cannot be removed now is removed by the next recovery.
+            for (column, member) in members.iter().enumerate() {
+                let _ = member.disk.remove(&piece_name(spec.id, column)).await;
+            }
+            return Err(error);
+        }
+        let files = files?;
+        let columns = members.len();
+        let segment = Segment {
+            id: spec.id,
+            tag,
+            geometry: spec.geometry,
+            members: devices,
+            cipher: spec.keys.cipher(&key),
+            rows: RefCell::default(),
+            file_bytes: Cell::new(spec.piece_bytes * columns as u64),
+        };
+        Ok(OpenSegment {
+            segment: Rc::new(segment),
+            files,
+            cursors: vec![SECTOR_BYTES as u64; columns],
+            piece_bytes: spec.piece_bytes,
+            next_row: 1,
+            footer_body: Vec::new(),
+            footer_blocks: 0,
+        })
+    }
+
+    /// Whether a row of `blocks`, and the footer after it, still fit, however the blocks fall to columns.
+    #[must_use]
+    pub fn fits(&self, blocks: &[CompressedBlock]) -> bool {
+        let payload: usize = blocks.iter().map(CompressedBlock::column_bytes).sum();
+        let table = 4 + blocks.iter().map(|block| RowTable::block_bytes(block.entry.chunks.len())).sum::<usize>();
+        let row = piece_bytes(payload, table + SEAL_TAG_BYTES);
+        let row_in_footer = 16 + 12 * self.segment.geometry.columns() + table;
+        let footer = footer_file_bytes(self.footer_body.len() + row_in_footer);
+        let cursor = self.cursors.iter().max().expect("invariant: a segment has a column");
+        cursor + (row + footer) as u64 <= self.piece_bytes
+    }
+
+    /// Seals one row and makes all its pieces durable. The row's number is consumed whatever happens.
+    ///
+    /// Errors: [`StoreError::Device`]; the segment must then take no more appends, so it is taken by value and
+    /// returned only when all went well.
+    pub async fn append(
+        mut self,
+        code: &Code,
+        blocks: &[CompressedBlock],
+    ) -> Result<(OpenSegment<D>, SealedRow), StoreError> {
+        assert!(self.fits(blocks), "invariant: the writer asks before it appends");
+        let row = RowNumber(self.next_row);
+        self.next_row += 1;
+        let target = RowTarget {
+            segment: self.segment.id,
+            tag: self.segment.tag,
+            geometry: self.segment.geometry,
+            devices: &self.segment.members,
+            cursors: &self.cursors,
+            row,
+        };
+        let mut sealed = seal_row(&target, code, &*self.segment.cipher, blocks);
+        let write = |piece: &mut crate::row::Piece| {
+            let file = self.files[usize::from(piece.column)].clone();
+            let device = self.segment.members[usize::from(piece.column)];
+            let bytes = std::mem::replace(&mut piece.bytes, AlignedBuf::zeroed(0));
+            let (offset, segment) = (piece.offset, self.segment.id);
+            async move {
+                let (result, bytes) = file.write_durable_at(bytes, offset).await;
+                let end = offset + bytes.len() as u64;
+                result.map(|()| end).map_err(|source| StoreError::Device { device, segment, source: Rc::new(source) })
+            }
+        };
+        let ends = try_join_all(sealed.pieces.iter_mut().map(write)).await?;
+        for (piece, end) in sealed.pieces.iter().zip(ends) {
+            self.cursors[usize::from(piece.column)] = end;
+        }
+        encode_footer_row(&mut self.footer_body, &sealed.place, &sealed.table);
+        self.footer_blocks += sealed.table.blocks.len() as u32;
+        self.segment.rows.borrow_mut().push(sealed.place.clone());
+        Ok((self, sealed))
+    }
+
+    /// Writes the footer to every column, gives back what was reserved after it, and lists the segment as sealed.
+    ///
+    /// A failure leaves the segment as a crash would: recovery scans it. Nothing is lost, so nothing is returned.
+    pub async fn seal(self, log: &impl SegmentLog) {
+        let segment = &self.segment;
+        let mut body = self.footer_body;
+        let row = self.next_row;
+        let tag = segment.cipher.seal(&nonce(NonceKind::Footer, row, 0), &segment.tag.0, &mut body);
+        body.extend_from_slice(&tag);
+        let mut file_bytes = 0;
+        for (column, file) in self.files.iter().enumerate() {
+            let mut header = FooterHeader {
+                segment: segment.id.0.into(),
+                tag: segment.tag,
+                device: segment.members[column],
+                nonce_row: row.into(),
+                rows: (segment.rows.borrow().len() as u32).into(),
+                blocks: self.footer_blocks.into(),
+                body_bytes: (body.len() as u64).into(),
+                body_checksum: checksum(&body).into(),
+                ..FooterHeader::blank()
+            };
+            header.finish();
+            let mut bytes = AlignedBuf::copy_of(&[header.as_bytes(), &body].concat());
+            bytes.pad_to_sector();
+            let end = self.cursors[column] + bytes.len() as u64;
+            file_bytes += end;
+            if file.write_durable_at(bytes, self.cursors[column]).await.0.is_err()
+                || file.set_len(end).await.is_err()
+                || file.sync().await.is_err()
+            {
+                return;
+            }
+        }
+        if log.sealed(segment.id, self.cursors).await.is_ok() {
+            segment.file_bytes.set(file_bytes);
+        }
+    }
+}
+
+/// Bytes of a footer on disk.
+fn footer_file_bytes(body_bytes: usize) -> usize {
+    (proto::disk::HEADER_BYTES + body_bytes + SEAL_TAG_BYTES).next_multiple_of(SECTOR_BYTES)
+}
+
+/// Appends one row to a footer body; the layout stands at [`FooterHeader`].
+fn encode_footer_row(body: &mut Vec<u8>, place: &RowPlace, table: &RowTable) {
+    body.extend_from_slice(&place.row.0.to_le_bytes());
+    body.extend_from_slice(&(place.pieces.len() as u32).to_le_bytes());
+    for piece in &place.pieces {
+        body.extend_from_slice(&u32::from(piece.column).to_le_bytes());
+        body.extend_from_slice(&piece.offset_sectors.to_le_bytes());
+        body.extend_from_slice(&piece.payload_bytes.to_le_bytes());
+    }
+    let table = table.encode();
+    body.extend_from_slice(&(table.len() as u32).to_le_bytes());
+    body.extend_from_slice(&table);
+}
+
+/// Creates one column's file with its header, durably.
+async fn create_piece<D: Disk>(
+    spec: &SegmentSpec<'_>,
+    member: &Member<D>,
+    column: usize,
+    tag: SegmentTag,
+    key: &[u8; 32],
+) -> std::io::Result<D::File> {
+    let file = member.disk.create(&piece_name(spec.id, column), spec.piece_bytes).await?;
+    let mut header = SegmentHeader {
+        segment: spec.id.0.into(),
+        tag,
+        cluster: spec.cluster,
+        device: member.device,
+        column: column as u8,
+        k: spec.geometry.k() as u8,
+        m: spec.geometry.m() as u8,
+        geometry_code: GEOMETRY_CODE_CAUCHY.into(),
+        cipher: CIPHER_AES_256_GCM.into(),
+        created_unix_ns: runtime::unix_ns().into(),
+        piece_bytes: spec.piece_bytes.into(),
+        ..SegmentHeader::blank()
+    };
+    let wrapped = spec.keys.wrap(key, runtime::random(), &header.wrap_context());
+    header.ring_key = wrapped.ring_key.into();
+    header.wrap_nonce = wrapped.nonce;
+    header.wrapped_key = wrapped.wrapped;
+    header.finish();
+    let mut sector = AlignedBuf::copy_of(header.as_bytes());
+    sector.pad_to_sector();
+    file.write_durable_at(sector, 0).await.0?;
+    member.disk.sync_dir(SEGMENT_DIR).await?;
+    Ok(file)
+}
+
+fn segment_error(source: std::io::Error, device: DeviceId, need_bytes: u64) -> SegmentError {
+    match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => SegmentError::NoSpace { need_bytes },
+        _ => SegmentError::Device { device, source: Rc::new(source) },
+    }
+}
