@@ -1,0 +1,267 @@
+//! The state of a simulated disk, without time: what each operation does when it completes, is interrupted or fails.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+
+use proto::port::DiskSpace;
+
+use super::content::{Content, SyncReach};
+use super::names::{Names, directory};
+use super::{DiskOptions, Operation, Survival};
+use crate::sim::random::Random;
+
+/// The kernel's number for an I/O error.
+const EIO: i32 = 5;
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It did what it should.
+    Complete,
+    /// Its process or the power went away while it ran.
+    Interrupted,
+    /// The device reported an error.
+    Failed,
+}
+
+/// Keeps a file's bytes while a handle exists, also when its name is gone.
+pub(super) type OpenToken = Rc<()>;
+
+struct Stored {
+    content: Content,
+    open: OpenToken,
+}
+
+/// See the module.
+pub(super) struct Medium {
+    options: DiskOptions,
+    names: Names,
+    files: BTreeMap<u64, Stored>,
+    files_made: u64,
+    /// Counts completed operations: a sync covers what completed before it was issued.
+    stamp: u64,
+    random: Random,
+    /// How many operations of a kind complete before one fails.
+    faults: BTreeMap<Operation, u64>,
+}
+
+impl Medium {
+    pub(super) fn new(options: DiskOptions, random: Random) -> Medium {
+        Medium {
+            options,
+            names: Names::default(),
+            files: BTreeMap::new(),
+            files_made: 0,
+            stamp: 0,
+            random,
+            faults: BTreeMap::new(),
+        }
+    }
+
+    /// Stamp of the operation that completed last.
+    pub(super) fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
+    pub(super) fn fail_nth(&mut self, operation: Operation, nth: u64) {
+        self.faults.insert(operation, nth);
+    }
+
+    /// Counts an operation that is about to complete; decides how it ends.
+    pub(super) fn ending_of(&mut self, operation: Operation) -> Ending {
+        match self.faults.get_mut(&operation) {
+            Some(0) => {
+                self.faults.remove(&operation);
+                Ending::Failed
+            }
+            Some(left) => {
+                *left -= 1;
+                Ending::Complete
+            }
+            None => Ending::Complete,
+        }
+    }
+
+    fn next_stamp(&mut self) -> u64 {
+        self.stamp += 1;
+        self.stamp
+    }
+
+    fn content(&mut self, file: u64) -> &mut Content {
+        &mut self.files.get_mut(&file).expect("invariant: an open file keeps its bytes").content
+    }
+
+    /// Free and total bytes.
+    pub(super) fn space(&self) -> DiskSpace {
+        let taken = |(file, stored): (&u64, &Stored)| {
+            let held = self.names.shows(*file) || Rc::strong_count(&stored.open) > 1;
+            if held { stored.content.allocated_bytes() } else { 0 }
+        };
+        let used_bytes: u64 = self.files.iter().map(taken).sum();
+        let total_bytes = self.options.capacity_bytes;
+        DiskSpace { total_bytes, free_bytes: total_bytes.saturating_sub(used_bytes) }
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        if bytes > 0 && bytes > self.space().free_bytes {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    /// Forgets files that no name, handle or crash can reach.
+    fn forget_unreachable(&mut self) {
+        let Medium { names, files, .. } = self;
+        files.retain(|file, stored| Rc::strong_count(&stored.open) > 1 || names.may_show(*file));
+    }
+
+    pub(super) fn create(&mut self, ending: Ending, name: &str, bytes: u64) -> io::Result<(u64, OpenToken)> {
+        ending.check()?;
+        if self.names.get(name).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.reserve(bytes)?;
+        self.files_made += 1;
+        let (file, stamp) = (self.files_made, self.next_stamp());
+        let mut content = Content::default();
+        if bytes > 0 {
+            content.set_len(stamp, bytes);
+        }
+        let open = OpenToken::default();
+        self.files.insert(file, Stored { content, open: open.clone() });
+        self.names.link(stamp, name, file);
+        Ok((file, open))
+    }
+
+    pub(super) fn open(&mut self, ending: Ending, name: &str) -> io::Result<(u64, OpenToken)> {
+        ending.check()?;
+        let file = self.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok((file, self.files[&file].open.clone()))
+    }
+
+    pub(super) fn list(&mut self, ending: Ending, dir: &str) -> io::Result<Vec<String>> {
+        ending.check()?;
+        let inside = self.names.all().filter(|(name, _)| directory(name) == dir);
+        Ok(inside.map(|(name, _)| name.rsplit('/').next().expect("a name has an end").to_owned()).collect())
+    }
+
+    pub(super) fn remove(&mut self, ending: Ending, name: &str) -> io::Result<()> {
+        ending.check()?;
+        self.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let stamp = self.next_stamp();
+        self.names.unlink(stamp, name);
+        self.forget_unreachable();
+        Ok(())
+    }
+
+    pub(super) fn rename(&mut self, ending: Ending, from: &str, to: &str) -> io::Result<()> {
+        ending.check()?;
+        self.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        let stamp = self.next_stamp();
+        self.names.rename(stamp, from, to);
+        self.forget_unreachable();
+        Ok(())
+    }
+
+    /// `cut` is the stamp at which the sync was issued.
+    pub(super) fn sync_dir(&mut self, ending: Ending, dir: &str, cut: u64) -> io::Result<()> {
+        ending.check()?;
+        if ending == Ending::Complete {
+            self.names.sync(dir, cut);
+            self.forget_unreachable();
+        }
+        Ok(())
+    }
+
+    pub(super) fn read(&mut self, ending: Ending, file: u64, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        ending.check()?;
+        Ok(self.content(file).read(offset, out))
+    }
+
+    /// `cut` is the stamp at which a durable write was issued; `None` for one that is not durable.
+    pub(super) fn write(
+        &mut self,
+        ending: Ending,
+        file: u64,
+        (offset, bytes): (u64, &[u8]),
+        cut: Option<u64>,
+    ) -> io::Result<()> {
+        let missing = self.content(file).missing_bytes(offset, bytes.len() as u64);
+        self.reserve(missing)?;
+        let stamp = self.next_stamp();
+        let mut random = self.random.fork();
+        let whole = ending == Ending::Complete;
+        self.content(file).write(stamp, offset, bytes, || whole || random.chance(1, 2));
+        ending.check()?;
+        if let (Some(data), true) = (cut, whole) {
+            self.content(file).sync(SyncReach { data, metadata: stamp, own: Some(stamp) });
+        }
+        Ok(())
+    }
+
+    /// `cut` is the stamp at which the sync was issued.
+    pub(super) fn sync(&mut self, ending: Ending, file: u64, cut: u64) -> io::Result<()> {
+        match ending {
+            Ending::Complete => self.content(file).sync(SyncReach { data: cut, metadata: cut, own: None }),
+            Ending::Interrupted => {}
+            Ending::Failed => {
+                let mut random = self.random.fork();
+                self.content(file).lose_unsynced(&mut random);
+            }
+        }
+        ending.check()
+    }
+
+    pub(super) fn set_len(&mut self, ending: Ending, file: u64, bytes: u64) -> io::Result<()> {
+        ending.check()?;
+        let grown = bytes.saturating_sub(self.content(file).len());
+        let missing = self.content(file).missing_bytes(bytes - grown, grown);
+        self.reserve(missing)?;
+        let stamp = self.next_stamp();
+        self.content(file).set_len(stamp, bytes);
+        Ok(())
+    }
+
+    pub(super) fn punch(&mut self, ending: Ending, file: u64, offset: u64, bytes: u64) -> io::Result<()> {
+        ending.check()?;
+        let stamp = self.next_stamp();
+        self.content(file).punch(stamp, offset, bytes);
+        Ok(())
+    }
+
+    pub(super) fn len(&mut self, ending: Ending, file: u64) -> io::Result<u64> {
+        ending.check()?;
+        Ok(self.content(file).len())
+    }
+
+    /// Drops everything that was not synced, except what chance lets survive.
+    pub(super) fn lose_power(&mut self) {
+        let mut random = self.random.fork();
+        let survival = Survival::draw(&mut random);
+        self.names.lose_power(survival, &mut random);
+        let mut tear = self.options.torn_sectors_max;
+        for stored in self.files.values_mut() {
+            stored.content.lose_power(survival, &mut tear, &mut random);
+        }
+        self.forget_unreachable();
+    }
+
+    pub(super) fn flip(&mut self, name: &str, offset: u64, bit: u8) -> bool {
+        self.names.get(name).is_some_and(|file| self.content(file).flip(offset, bit))
+    }
+
+    /// All names with the lengths of their files.
+    pub(super) fn files(&self) -> Vec<(String, u64)> {
+        self.names.all().map(|(name, file)| (name.to_owned(), self.files[&file].content.len())).collect()
+    }
+}
+
+impl Ending {
+    fn check(self) -> io::Result<()> {
+        match self {
+            Ending::Failed => Err(io::Error::from_raw_os_error(EIO)),
+            Ending::Complete | Ending::Interrupted => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! A disk that loses, as a real one may, whatever was not synced.
+//!
+//! * Operations take virtual time and complete in any order. An operation that was issued runs to its end, also when
+//!   its future is dropped: it is an event of the simulator.
+//! * Reads see the newest completed write. A sync covers what completed before it was issued, never more.
+//! * [`Crash::Process`]: operations in flight happen wholly, partly or not at all; everything completed stays readable,
+//!   and still un-synced. [`Crash::Power`]: besides, any subset of un-synced sectors, names and lengths is lost, and one
+//!   sector may be torn (see `content.rs` and `names.rs`).
+//! * Space is accounted for by sector, so a disk can fill up. Errors and flipped bits are injected by the harness.
+//! * What the kernel would refuse with O_DIRECT (unaligned offsets and lengths) panics: it is a bug, not a fault.
+//! * Memory that a reader must not trust (past the end of the file, a fresh buffer) holds garbage.
+
+mod allocation;
+mod content;
+mod medium;
+mod names;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use proto::checksum::checksum;
+use proto::limits::SECTOR_BYTES;
+use proto::port::{AlignedBuf, Disk, DiskFile, DiskSpace};
+
+use self::medium::{Ending, Medium, OpenToken};
+use super::completion::completion;
+use super::executor::Executor;
+use super::random::Random;
+
+/// Contents of memory that nobody may trust.
+const GARBAGE: u8 = 0xa5;
+/// An operation takes at least this long.
+const LATENCY_NS_MIN: u64 = 10_000;
+/// Most operations take at most this long, besides their transfer.
+const LATENCY_NS_MAX: u64 = 200_000;
+/// What a sync adds at most.
+const SYNC_NS_MAX: u64 = 1_000_000;
+/// Transfer: one nanosecond for each of so many bytes.
+const BYTES_PER_NS: u64 = 4;
+/// One operation in so many is slow, by [`SLOW_FACTOR`].
+const SLOW_ONE_IN: u64 = 64;
+const SLOW_FACTOR: u64 = 20;
+
+/// What a simulated disk is like.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskOptions {
+    /// Bytes of the device.
+    pub capacity_bytes: u64,
+    /// Sectors that one power loss may tear, at 512-byte edges.
+    pub torn_sectors_max: u32,
+}
+
+impl Default for DiskOptions {
+    fn default() -> DiskOptions {
+        DiskOptions { capacity_bytes: 64 << 30, torn_sectors_max: 1 }
+    }
+}
+
+/// How a run is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// SIGKILL: the process is gone, the machine runs on.
+    Process,
+    /// The machine loses power.
+    Power,
+}
+
+/// Kinds of operations, for faults and the trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "they are named after the methods of the port")]
+pub enum Operation {
+    Create,
+    Open,
+    List,
+    Remove,
+    Rename,
+    SyncDir,
+    Space,
+    Read,
+    Write,
+    Sync,
+    SetLen,
+    Punch,
+    Len,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "disk.create",
+            Operation::Open => "disk.open",
+            Operation::List => "disk.list",
+            Operation::Remove => "disk.remove",
+            Operation::Rename => "disk.rename",
+            Operation::SyncDir => "disk.sync_dir",
+            Operation::Space => "disk.space",
+            Operation::Read => "disk.read",
+            Operation::Write => "disk.write",
+            Operation::Sync => "disk.sync",
+            Operation::SetLen => "disk.set_len",
+            Operation::Punch => "disk.punch",
+            Operation::Len => "disk.len",
+        }
+    }
+}
+
+/// How much of what was not synced survives a power loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Survival {
+    Nothing,
+    Everything,
+    /// Each change by its own luck: the newest state this many times in four, else any.
+    Each {
+        newest_in_four: u64,
+    },
+}
+
+impl Survival {
+    fn draw(random: &mut Random) -> Survival {
+        match random.below(6) {
+            0 => Survival::Nothing,
+            1 => Survival::Everything,
+            newest_in_four => Survival::Each { newest_in_four: newest_in_four - 2 },
+        }
+    }
+
+    /// Of `changes` in order, how many the survivor has seen.
+    fn prefix(self, changes: usize, random: &mut Random) -> usize {
+        match self {
+            Survival::Nothing => 0,
+            Survival::Everything => changes,
+            Survival::Each { newest_in_four } if random.chance(newest_in_four, 4) => changes,
+            Survival::Each { .. } => random.below(changes as u64 + 1) as usize,
+        }
+    }
+}
+
+type Effect = Box<dyn FnOnce(&mut Medium, Ending)>;
+
+struct Device {
+    executor: Rc<Executor>,
+    medium: RefCell<Medium>,
+    in_flight: RefCell<BTreeMap<u64, (Operation, Effect)>>,
+    issued: RefCell<u64>,
+    random: RefCell<Random>,
+}
+
+/// A simulated disk. Clones are the same disk; it outlives the processes that use it.
+#[derive(Clone)]
+pub struct SimDisk(Rc<Device>);
+
+impl SimDisk {
+    pub(crate) fn new(executor: Rc<Executor>, options: DiskOptions, mut random: Random) -> SimDisk {
+        let medium = RefCell::new(Medium::new(options, random.fork()));
+        let random = RefCell::new(random);
+        SimDisk(Rc::new(Device { executor, medium, in_flight: RefCell::default(), issued: RefCell::default(), random }))
+    }
+
+    /// Lets `nth` more operations of this kind complete (0: none), then fails one with an I/O error.
+    ///
+    /// A failed write leaves any part of its sectors, a failed sync loses any part of what it should have kept.
+    pub fn fail_nth(&self, operation: Operation, nth: u64) {
+        self.0.medium.borrow_mut().fail_nth(operation, nth);
+    }
+
+    /// Flips bit `bit` of the byte at `offset` of file `name`, as rot at rest would.
+    ///
+    /// Returns whether there was data to damage: a hole and a missing file have none.
+    ///
+    /// # Panics
+    /// If `bit` is not below 8.
+    pub fn corrupt(&self, name: &str, offset: u64, bit: u8) -> bool {
+        assert!(bit < 8, "a byte has eight bits");
+        self.0.medium.borrow_mut().flip(name, offset, bit)
+    }
+
+    /// All names, sorted, with the lengths of their files in bytes.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, u64)> {
+        self.0.medium.borrow().files()
+    }
+
+    /// Cuts off what is in flight and, if the power went, loses what was not synced.
+    pub(crate) fn crash(&self, crash: Crash) {
+        let in_flight = self.0.in_flight.take();
+        let mut medium = self.0.medium.borrow_mut();
+        let mut effects: Vec<Effect> = in_flight.into_values().map(|(_, effect)| effect).collect();
+        let mut random = self.0.random.borrow_mut();
+        while !effects.is_empty() {
+            let effect = effects.swap_remove(random.below(effects.len() as u64) as usize);
+            if random.chance(1, 2) {
+                effect(&mut medium, Ending::Interrupted);
+            }
+        }
+        if crash == Crash::Power {
+            medium.lose_power();
+        }
+    }
+
+    fn stamp(&self) -> u64 {
+        self.0.medium.borrow().stamp()
+    }
+
+    fn latency(&self, operation: Operation, bytes: usize) -> Duration {
+        let mut random = self.0.random.borrow_mut();
+        let mut ns = random.between(LATENCY_NS_MIN, LATENCY_NS_MAX) + bytes as u64 / BYTES_PER_NS;
+        if matches!(operation, Operation::Sync | Operation::SyncDir | Operation::Write) {
+            ns += random.below(SYNC_NS_MAX);
+        }
+        if random.chance(1, SLOW_ONE_IN) {
+            ns *= SLOW_FACTOR;
+        }
+        Duration::from_nanos(ns)
+    }
+
+    /// Issues an operation: an event that does `effect` to the medium later, whoever still waits for it.
+    async fn issue<T: 'static>(&self, request: Request, effect: impl FnOnce(&mut Medium, Ending) -> T + 'static) -> T {
+        let device = &self.0;
+        if device.executor.is_dying() {
+            // A destructor of a killed process: the kernel never hears of it.
+            return std::future::pending().await;
+        }
+        device.executor.record(request.operation.name(), request.subject, request.detail);
+        let (completer, completion) = completion();
+        let effect: Effect = Box::new(move |medium, ending| completer.complete(effect(medium, ending)));
+        let number = {
+            let mut issued = device.issued.borrow_mut();
+            *issued += 1;
+            *issued
+        };
+        device.in_flight.borrow_mut().insert(number, (request.operation, effect));
+        let delay = self.latency(request.operation, request.transfer_bytes);
+        let disk = self.clone();
+        device.executor.schedule(delay, move || disk.complete(number));
+        completion.await
+    }
+
+    fn complete(&self, number: u64) {
+        // A crash may have taken it.
+        let Some((operation, effect)) = self.0.in_flight.borrow_mut().remove(&number) else { return };
+        let mut medium = self.0.medium.borrow_mut();
+        let ending = medium.ending_of(operation);
+        effect(&mut medium, ending);
+    }
+
+    async fn handle(
+        &self,
+        operation: Operation,
+        name: &str,
+        effect: impl FnOnce(&mut Medium, Ending, &str) -> io::Result<(u64, OpenToken)> + 'static,
+    ) -> io::Result<SimFile> {
+        let request = Request::by_name(operation, name);
+        let name = name.to_owned();
+        let (number, open) = self.issue(request, move |medium, ending| effect(medium, ending, &name)).await?;
+        Ok(SimFile { disk: self.clone(), number, _open: open })
+    }
+}
+
+/// What the trace and the clock need to know of an operation.
+struct Request {
+    operation: Operation,
+    subject: u64,
+    detail: u64,
+    transfer_bytes: usize,
+}
+
+impl Request {
+    fn by_name(operation: Operation, name: &str) -> Request {
+        let whole = name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+        assert!(whole, "names are relative and without dots: {name:?}");
+        Request::by_directory(operation, name)
+    }
+
+    fn by_directory(operation: Operation, dir: &str) -> Request {
+        Request { operation, subject: checksum(dir.as_bytes()) & 0xff_ffff, detail: 0, transfer_bytes: 0 }
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+
+    async fn create(&self, name: &str, preallocate_bytes: u64) -> io::Result<SimFile> {
+        let bytes = preallocate_bytes.next_multiple_of(SECTOR_BYTES as u64);
+        self.handle(Operation::Create, name, move |medium, ending, name| medium.create(ending, name, bytes)).await
+    }
+
+    async fn open(&self, name: &str) -> io::Result<SimFile> {
+        self.handle(Operation::Open, name, |medium, ending, name| medium.open(ending, name)).await
+    }
+
+    async fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let (request, dir) = (Request::by_directory(Operation::List, dir), dir.to_owned());
+        self.issue(request, move |medium, ending| medium.list(ending, &dir)).await
+    }
+
+    async fn remove(&self, name: &str) -> io::Result<()> {
+        let (request, name) = (Request::by_name(Operation::Remove, name), name.to_owned());
+        self.issue(request, move |medium, ending| medium.remove(ending, &name)).await
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (request, from, to) = (Request::by_name(Operation::Rename, to), from.to_owned(), to.to_owned());
+        self.issue(request, move |medium, ending| medium.rename(ending, &from, &to)).await
+    }
+
+    async fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        let (request, dir, cut) = (Request::by_directory(Operation::SyncDir, dir), dir.to_owned(), self.stamp());
+        self.issue(request, move |medium, ending| medium.sync_dir(ending, &dir, cut)).await
+    }
+
+    async fn space(&self) -> io::Result<DiskSpace> {
+        self.issue(Request::by_directory(Operation::Space, ""), |medium, _| Ok(medium.space())).await
+    }
+
+    fn buffer(&self, len: usize) -> AlignedBuf {
+        let mut buf = AlignedBuf::zeroed(len);
+        let capacity = buf.capacity();
+        buf.set_len(capacity);
+        buf.fill(GARBAGE);
+        buf.set_len(len);
+        buf
+    }
+}
+
+/// An open file of a [`SimDisk`].
+#[derive(Clone)]
+pub struct SimFile {
+    disk: SimDisk,
+    number: u64,
+    _open: OpenToken,
+}
+
+impl SimFile {
+    fn request(&self, operation: Operation, offset: u64, bytes: u64) -> Request {
+        let aligned = offset.is_multiple_of(SECTOR_BYTES as u64) && bytes.is_multiple_of(SECTOR_BYTES as u64);
+        assert!(aligned, "direct I/O wants whole sectors: {operation:?} of {bytes} bytes at {offset}");
+        let transfer_bytes = if matches!(operation, Operation::Read | Operation::Write) { bytes as usize } else { 0 };
+        Request { operation, subject: self.number, detail: offset ^ bytes << 32, transfer_bytes }
+    }
+
+    async fn write(&self, buf: AlignedBuf, offset: u64, cut: Option<u64>) -> (io::Result<()>, AlignedBuf) {
+        let mut request = self.request(Operation::Write, offset, buf.len() as u64);
+        request.detail ^= checksum(&buf);
+        // The handle stays open, as a real ring would keep it, until the operation ends.
+        let file = self.clone();
+        let effect = move |medium: &mut Medium, ending| {
+            let result = medium.write(ending, file.number, (offset, &buf), cut);
+            (result, buf)
+        };
+        self.disk.issue(request, effect).await
+    }
+}
+
+impl DiskFile for SimFile {
+    async fn read_at(&self, mut buf: AlignedBuf, offset: u64) -> (io::Result<usize>, AlignedBuf) {
+        let request = self.request(Operation::Read, offset, buf.len() as u64);
+        let file = self.clone();
+        let effect = move |medium: &mut Medium, ending| {
+            buf.fill(GARBAGE);
+            let result = medium.read(ending, file.number, offset, &mut buf);
+            (result, buf)
+        };
+        self.disk.issue(request, effect).await
+    }
+
+    async fn write_at(&self, buf: AlignedBuf, offset: u64) -> (io::Result<()>, AlignedBuf) {
+        self.write(buf, offset, None).await
+    }
+
+    async fn write_durable_at(&self, buf: AlignedBuf, offset: u64) -> (io::Result<()>, AlignedBuf) {
+        self.write(buf, offset, Some(self.disk.stamp())).await
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        let (file, cut) = (self.clone(), self.disk.stamp());
+        let request = self.request(Operation::Sync, 0, 0);
+        self.disk.issue(request, move |medium, ending| medium.sync(ending, file.number, cut)).await
+    }
+
+    async fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let (file, request) = (self.clone(), self.request(Operation::SetLen, 0, bytes));
+        self.disk.issue(request, move |medium, ending| medium.set_len(ending, file.number, bytes)).await
+    }
+
+    async fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let (file, request) = (self.clone(), self.request(Operation::Punch, offset, bytes));
+        self.disk.issue(request, move |medium, ending| medium.punch(ending, file.number, offset, bytes)).await
+    }
+
+    async fn len(&self) -> io::Result<u64> {
+        let (file, request) = (self.clone(), self.request(Operation::Len, 0, 0));
+        self.disk.issue(request, move |medium, ending| medium.len(ending, file.number)).await
+    }
+}
