@@ -1,1 +1,36 @@
-//! DFS chunk.
+//! What happens to bytes between a stream and a row: cut, name, compress, seal; and the way back.
+//!
+//! ```text
+//!   stream ─▶ cut ─▶ chunk ─▶ id (keyed BLAKE3) ─▶ … index: absent …
+//!                      └────▶ codec (LZ4 or nothing) ─▶ block (AES-256-GCM) ─▶ row
+//! ```
+//!
+//! Read it in this order:
+//!
+//! * [`cut`]: where a stream is cut into chunks.
+//! * [`id`]: what a chunk is called.
+//! * [`codec`]: how its bytes are compressed.
+//! * [`seal`]: AES-256-GCM behind [`proto::port::Cipher`], with one of two backends.
+//! * [`ring`]: the key ring, a [`proto::port::KeyProvider`] over a key file.
+//! * [`block`]: the stored unit, sealed and opened.
+//!
+//! Nothing here does I/O, reads a clock or draws random numbers: nonces and keys come from the caller.
+
+#[cfg(not(any(feature = "aws-lc", feature = "portable")))]
+compile_error!("chunk needs a sealing backend: enable the feature `aws-lc` or `portable`");
+
+pub mod block;
+pub mod codec;
+pub mod cut;
+pub mod id;
+pub mod ring;
+pub mod seal;
+
+pub use block::{
+    BlockError, DecodeError, OpenedBlock, PlainBlock, block_bytes, decode_chunk, open_block, open_entry, seal_block,
+};
+pub use codec::{CodecError, compress, decompress};
+pub use cut::{Chunker, ChunkerId, InputEnd, chunker};
+pub use id::DomainKey;
+pub use ring::{KeyRing, RingError};
+pub use seal::cipher;
