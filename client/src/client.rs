@@ -1,0 +1,175 @@
+//! One method per operation.
+
+use proto::api::{Entry, Kind, Stats, header};
+use proto::path::FsPath;
+use ureq::http::Method;
+
+use crate::transport::{Call, Transport};
+use crate::url::{encode, fs_target};
+use crate::{Attributes, ByteRange, Children, ClientError, ClientOptions, Download, Head, Upload};
+
+/// A connection to one server. Cheap to clone; threads may share it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    transport: Transport,
+}
+
+/// What [`Client::remove`] does with a directory that is not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Refuses (`not_empty`).
+    Single,
+    /// Removes everything below it too.
+    Tree,
+}
+
+/// What [`Client::rename`] does when the new name is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuses (`already_exists`).
+    Keep,
+    /// Replaces it, atomically.
+    Replace,
+}
+
+impl Client {
+    /// Prepares a client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Endpoint`] or [`ClientError::Token`] name what to correct.
+    pub fn new(options: ClientOptions) -> Result<Client, ClientError> {
+        Ok(Client { transport: Transport::new(options)? })
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Creates the file at `path`, or its next version; missing directories are created. Durable when this returns.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::Source`] and [`ClientError::SourceShort`] if `upload` failed.
+    pub fn put(&self, path: &FsPath, mut upload: Upload<'_>, attributes: &Attributes) -> Result<Entry, ClientError> {
+        self.change(Method::PUT, fs_target(path), attributes, Some(&mut upload))
+    }
+
+    /// Opens the file at `path`, or a part of it.
+    ///
+    /// # Errors
+    /// [`ClientError::WrongKind`] if it is a directory or symlink; see [`ClientError`].
+    pub fn get(&self, path: &FsPath, range: Option<ByteRange>) -> Result<Download, ClientError> {
+        Download::open(self.clone(), path.clone(), range)
+    }
+
+    /// Describes whatever has the name `path`; a symlink is described itself, not followed.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn stat(&self, path: &FsPath) -> Result<Entry, ClientError> {
+        self.transport.exchange_json(&read(Method::GET, format!("{}?stat", fs_target(path))), None)
+    }
+
+    /// Reads the headers of whatever has the name `path`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn head(&self, path: &FsPath) -> Result<Head, ClientError> {
+        let response = self.transport.exchange(&read(Method::HEAD, fs_target(path)), None)?;
+        let length = response.headers().get("content-length").and_then(|value| value.to_str().ok());
+        let size = length.and_then(|value| value.parse().ok()).unwrap_or(0);
+        Head::read(response.headers(), size).map_err(|reason| self.transport.protocol(reason))
+    }
+
+    /// Lists the directory at `path`, ordered by name, page by page as the iterator is pulled.
+    #[must_use]
+    pub fn list(&self, path: &FsPath) -> Children {
+        Children::new(self.clone(), path.clone())
+    }
+
+    /// Creates a directory, and its parents if they are missing.
+    ///
+    /// # Errors
+    /// `already_exists` if the name is taken, also by a directory; see [`ClientError`].
+    pub fn make_directory(&self, path: &FsPath, attributes: &Attributes) -> Result<Entry, ClientError> {
+        self.change(Method::PUT, format!("{}?type=directory", fs_target(path)), attributes, None)
+    }
+
+    /// Creates a symlink to `target`, which is stored as it is and never resolved by the server.
+    ///
+    /// # Errors
+    /// `already_exists` if the name is taken; see [`ClientError`].
+    pub fn make_symlink(&self, path: &FsPath, target: &str, attributes: &Attributes) -> Result<Entry, ClientError> {
+        let mut reader = std::io::Cursor::new(target);
+        let mut upload = Upload::rewindable(&mut reader, target.len() as u64);
+        self.change(Method::PUT, format!("{}?type=symlink", fs_target(path)), attributes, Some(&mut upload))
+    }
+
+    /// Removes a name.
+    ///
+    /// # Errors
+    /// `not_empty` for a directory with entries unless `removal` is [`Removal::Tree`]; see [`ClientError`].
+    pub fn remove(&self, path: &FsPath, removal: Removal) -> Result<(), ClientError> {
+        let query = match removal {
+            Removal::Single => "",
+            Removal::Tree => "?recursive=true",
+        };
+        let loan = self.transport.sessions().lend();
+        let mut call = read(Method::DELETE, format!("{}{query}", fs_target(path)));
+        call.headers = vec![(header::CLIENT.into(), loan.client()), (header::SEQUENCE.into(), loan.sequence())];
+        self.transport.exchange(&call, None).map(drop)
+    }
+
+    /// Renames `from` to `to`, across directories too; the id stays.
+    ///
+    /// # Errors
+    /// `already_exists` if `to` is taken and `existing` is [`Existing::Keep`]; see [`ClientError`].
+    pub fn rename(&self, from: &FsPath, to: &FsPath, existing: Existing) -> Result<Entry, ClientError> {
+        let replace = match existing {
+            Existing::Keep => "",
+            Existing::Replace => "&replace=true",
+        };
+        let target = format!("{}?rename_to={}{replace}", fs_target(from), encode(&to.to_string()));
+        self.change(Method::POST, target, &Attributes::default(), None)
+    }
+
+    /// Sets the attributes that are present in `attributes`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn set_attributes(&self, path: &FsPath, attributes: &Attributes) -> Result<Entry, ClientError> {
+        self.change(Method::PATCH, fs_target(path), attributes, None)
+    }
+
+    /// Where the space went.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn stats(&self) -> Result<Stats, ClientError> {
+        self.transport.exchange_json(&read(Method::GET, "/api/v1/stats".to_owned()), None)
+    }
+
+    /// Sends a call that changes something: the same `(client, sequence)` on every attempt.
+    fn change(
+        &self,
+        method: Method,
+        target: String,
+        attributes: &Attributes,
+        upload: Option<&mut Upload<'_>>,
+    ) -> Result<Entry, ClientError> {
+        let loan = self.transport.sessions().lend();
+        let mut headers = attributes.headers()?;
+        headers.push((header::CLIENT.to_owned(), loan.client()));
+        headers.push((header::SEQUENCE.to_owned(), loan.sequence()));
+        self.transport.exchange_json(&Call { method, target, headers }, upload)
+    }
+
+    /// The error for a path that is not of the `wanted` kind.
+    pub(crate) fn wrong_kind(path: &FsPath, found: Kind, wanted: Kind) -> ClientError {
+        ClientError::WrongKind { path: path.to_string(), found, wanted }
+    }
+}
+
+/// A call without attributes or session.
+pub(crate) fn read(method: Method, target: String) -> Call {
+    Call { method, target, headers: Vec::new() }
+}
