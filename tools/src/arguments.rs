@@ -1,0 +1,188 @@
+//! What can be asked for, and the help that teaches it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use client::DEFAULT_ENDPOINT;
+
+/// Shown under the list of commands.
+const TWO_MINUTES: &str = "\
+In two minutes:
+  dfsd serve --data ./data &                   start a server
+  export DFS_TOKEN_FILE=./data/root-token      it wrote this on its first start
+  dfs put report.pdf /documents/               store a file (directories are made on the way)
+  dfs ls -l /documents                         see it
+  dfs get /documents/report.pdf copy.pdf       fetch it
+  dfs put -r ./photos /photos                  store a whole tree: modes, times and symlinks included
+  dfs df                                       see what deduplication and compression saved
+
+Remote paths start at '/'. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 token not accepted,
+5 server unreachable, 6 conflict (exists, not empty, wrong kind), 7 interrupted or busy: the same command may succeed.";
+
+/// Stores, fetches and lists files of a DFS server.
+#[derive(Debug, Parser)]
+#[command(name = "dfs", version, after_help = TWO_MINUTES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// Where dfsd listens.
+    #[arg(long, global = true, env = "DFS_ENDPOINT", default_value = DEFAULT_ENDPOINT, value_name = "URL")]
+    pub(crate) endpoint: String,
+    /// Access token. Other users of this machine may see it in the list of processes: prefer --token-file.
+    #[arg(long, global = true, env = "DFS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// File that holds the access token, such as DATA/root-token of the server. --token wins over it.
+    #[arg(long, global = true, env = "DFS_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Print results as one JSON document on stdout, errors as {"error":{code,message,retryable}} on stderr.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print errors only.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// How many files of a tree are in flight.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Jobs {
+    /// Files of a tree that are transferred at the same time.
+    #[arg(short, long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) jobs: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Store a file, a tree (-r), or standard input (-).
+    ///
+    /// A REMOTE that is a directory, or ends in '/', receives the file under its own name. With -r, LOCAL's contents
+    /// become REMOTE, so that repeating the command updates it; REMOTE/ receives the tree under LOCAL's own name.
+    /// Modes, modification times and symlinks are kept. Nothing is followed out of a tree; sockets, pipes and devices
+    /// are skipped with a warning.
+    #[command(after_help = "Examples:\n  dfs put report.pdf /documents/\n  dfs put -r ./photos /photos\n  \
+                            pg_dump shop | dfs put - /backups/shop.sql")]
+    Put {
+        /// File or directory to store; '-' for standard input.
+        local: PathBuf,
+        /// Where to.
+        remote: String,
+        /// Store a whole directory.
+        #[arg(short, long)]
+        recursive: bool,
+        /// User metadata of the file; may be repeated.
+        #[arg(long = "meta", value_name = "NAME=VALUE", value_parser = parse_pair, conflicts_with = "recursive")]
+        metadata: Vec<(String, String)>,
+        #[command(flatten)]
+        jobs: Jobs,
+    },
+    /// Fetch a file, a tree (-r), or print a file (-).
+    ///
+    /// A LOCAL that is a directory, or ends in '/', receives the file under its own name. With -r, REMOTE's contents
+    /// become LOCAL, so that repeating the command updates it; LOCAL/ receives the tree under REMOTE's own name. A file
+    /// appears under its final name only when it is whole. Set-user-id and set-group-id bits of files are not restored,
+    /// because owners are not kept.
+    #[command(after_help = "Examples:\n  dfs get /documents/report.pdf .\n  dfs get -r /photos ./photos\n  \
+                            dfs get /backups/shop.sql - | psql shop")]
+    Get {
+        /// What to fetch.
+        remote: String,
+        /// Where to; '-' for standard output.
+        local: PathBuf,
+        /// Fetch a whole directory.
+        #[arg(short, long)]
+        recursive: bool,
+        #[command(flatten)]
+        jobs: Jobs,
+    },
+    /// List a directory, ordered by name.
+    ///
+    /// With -l: mode, size, modification time (UTC), name, and where a symlink points.
+    #[command(after_help = "Examples:\n  dfs ls\n  dfs ls -l /documents\n  \
+                            dfs ls --json /documents | jq '.entries[].size'")]
+    Ls {
+        /// Directory, or anything else to show by itself.
+        #[arg(default_value = "/")]
+        remote: String,
+        /// Show mode, size, time and target.
+        #[arg(short, long)]
+        long: bool,
+    },
+    /// Show everything that is known about one path.
+    #[command(after_help = "Example:\n  dfs stat /documents/report.pdf")]
+    Stat {
+        /// File, directory or symlink; symlinks are not followed.
+        remote: String,
+    },
+    /// Remove files and directories.
+    #[command(after_help = "Examples:\n  dfs rm /documents/report.pdf\n  dfs rm -r /photos")]
+    Rm {
+        /// What to remove.
+        #[arg(required = true)]
+        remote: Vec<String>,
+        /// Remove directories with everything below them.
+        #[arg(short, long)]
+        recursive: bool,
+    },
+    /// Rename or move a file or directory.
+    ///
+    /// A TO that is a directory, or ends in '/', receives FROM under its own name.
+    #[command(after_help = "Examples:\n  dfs mv /inbox/scan.pdf /documents/contract.pdf\n  \
+                            dfs mv --replace /report.tmp /report.pdf")]
+    Mv {
+        /// What to rename.
+        from: String,
+        /// Its new path.
+        to: String,
+        /// Replace what has the new name, atomically.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Make directories.
+    #[command(after_help = "Examples:\n  dfs mkdir /documents\n  dfs mkdir -p /photos/2026/may")]
+    Mkdir {
+        /// Directories to make.
+        #[arg(required = true)]
+        remote: Vec<String>,
+        /// Make missing parents too, and accept a directory that exists.
+        #[arg(short, long)]
+        parents: bool,
+    },
+    /// Show how much is stored, what deduplication and compression saved, and what is free.
+    #[command(after_help = "Example:\n  dfs df")]
+    Df,
+}
+
+/// Reads `NAME=VALUE`.
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_ascii_lowercase(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_by_example() {
+        for command in Arguments::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("dfs {}", command.get_name())), "{}", command.get_name());
+        }
+    }
+}
