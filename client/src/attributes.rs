@@ -14,7 +14,7 @@ pub struct Attributes {
     /// Unix permission bits.
     pub mode: Option<u32>,
     /// Modification time in nanoseconds since the Unix epoch.
-    pub mtime_ns: Option<i64>,
+    pub mtime_ns: Option<u64>,
     /// User metadata: lower-case names, any text as value.
     pub metadata: BTreeMap<String, String>,
 }
@@ -59,7 +59,7 @@ pub struct Head {
     /// Unix permission bits.
     pub mode: Option<u32>,
     /// Modification time in nanoseconds since the Unix epoch.
-    pub mtime_ns: Option<i64>,
+    pub mtime_ns: Option<u64>,
     /// User metadata.
     pub metadata: BTreeMap<String, String>,
 }
@@ -123,14 +123,14 @@ mod tests {
     fn attributes_survive_their_headers() {
         let attributes = Attributes {
             mode: Some(0o750),
-            mtime_ns: Some(-1),
+            mtime_ns: Some(u64::MAX),
             metadata: [("colour".to_owned(), "grün, 100 %\n".to_owned())].into(),
         };
         let mut headers = attributes.headers().unwrap();
         headers.push((header::KIND.to_owned(), "directory".to_owned()));
         let head = Head::read(&header_map(&headers), 0).unwrap();
         assert_eq!(head.kind, Kind::Directory);
-        assert_eq!((head.mode, head.mtime_ns, head.metadata), (Some(0o750), Some(-1), attributes.metadata));
+        assert_eq!((head.mode, head.mtime_ns, head.metadata), (Some(0o750), Some(u64::MAX), attributes.metadata));
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn nonsense_headers_are_refused() {
         for (name, value) in
-            [(header::KIND, "socket"), (header::MODE, "9"), (header::MTIME_NS, "x"), (header::VERSION, "-1")]
+            [(header::KIND, "socket"), (header::MODE, "9"), (header::MTIME_NS, "-1"), (header::VERSION, "-1")]
         {
             let mut headers = header_map(&[(header::KIND.to_owned(), "file".to_owned())]);
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));

@@ -1,13 +1,13 @@
 //! RFC 3339 in UTC, the only spelling of time on the wire.
 
 /// Nanoseconds of a second.
-const SECOND_NS: i128 = 1_000_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// Reads an RFC 3339 time in UTC (`2026-01-31T12:00:00.5Z`) into nanoseconds since the Unix epoch.
 ///
-/// `None` if `text` is anything else, or outside what 64 bits of nanoseconds hold (the years 1678 to 2262).
+/// `None` if `text` is anything else, or outside what 64 bits of nanoseconds hold (the years 1970 to 2554).
 #[must_use]
-pub fn parse_rfc3339_utc_ns(text: &str) -> Option<i64> {
+pub fn parse_rfc3339_utc_ns(text: &str) -> Option<u64> {
     let (seconds, rest) = text.split_at_checked(19)?;
     let bytes = seconds.as_bytes();
     let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
@@ -31,14 +31,15 @@ pub fn parse_rfc3339_utc_ns(text: &str) -> Option<i64> {
         None => return None,
     };
     let total_seconds = days_since_epoch(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
-    i64::try_from(i128::from(total_seconds) * SECOND_NS + i128::from(fraction_ns)).ok()
+    let whole_ns = u64::try_from(total_seconds).ok()?.checked_mul(SECOND_NS)?;
+    whole_ns.checked_add(u64::try_from(fraction_ns).ok()?)
 }
 
 /// Writes `unix_ns` for people: `2026-01-31 12:00:00Z`.
 #[must_use]
-pub fn format_seconds_utc(unix_ns: i64) -> String {
-    let seconds = unix_ns.div_euclid(1_000_000_000);
-    let (days, second_of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+pub fn format_seconds_utc(unix_ns: u64) -> String {
+    let seconds = unix_ns / SECOND_NS;
+    let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = date_of_day(days);
     let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
@@ -71,15 +72,15 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Undoes [`days_since_epoch`].
-fn date_of_day(days: i64) -> (i64, i64, i64) {
+fn date_of_day(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * march_month + 2) / 5 + 1;
     let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
@@ -94,7 +95,8 @@ mod tests {
             ("1970-01-01T00:00:00Z", 0),
             ("2000-02-29T12:34:56Z", 951_827_696_000_000_000),
             ("2026-11-22T12:55:50.123456789Z", 1_795_352_150_123_456_789),
-            ("1969-12-31T23:59:59.5+00:00", -500_000_000),
+            ("1970-01-01T00:00:01.5+00:00", 1_500_000_000),
+            ("2554-07-21T23:34:33.709551615Z", u64::MAX),
         ] {
             assert_eq!(parse_rfc3339_utc_ns(text), Some(expected), "{text}");
         }
@@ -113,7 +115,8 @@ mod tests {
             "1970-01-01T00:00:00.Z",
             "1970-01-01T00:00:00.1234567890Z",
             "+970-01-01T00:00:00Z",
-            "9999-01-01T00:00:00Z",
+            "2554-07-21T23:34:33.709551616Z",
+            "1969-12-31T23:59:59.999Z",
             "ü970-01-01T00:00:00Z",
         ] {
             assert_eq!(parse_rfc3339_utc_ns(text), None, "{text}");
@@ -122,7 +125,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(seconds in -9_000_000_000_i64..9_000_000_000) {
+        fn what_is_written_is_read_back(seconds in 0..18_000_000_000_u64) {
             let written = format_seconds_utc(seconds * 1_000_000_000).replace(' ', "T");
             prop_assert_eq!(parse_rfc3339_utc_ns(&written), Some(seconds * 1_000_000_000));
         }

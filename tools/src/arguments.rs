@@ -64,7 +64,7 @@ pub(crate) enum Command {
     ///
     /// A REMOTE that is a directory, or ends in '/', receives the file under its own name. With -r, LOCAL's contents
     /// become REMOTE, so that repeating the command updates it; REMOTE/ receives the tree under LOCAL's own name.
-    /// Modes, modification times and symlinks are kept. Nothing is followed out of a tree; sockets, pipes and devices
+    /// Modes, modification times (from 1970 on) and symlinks are kept. Nothing is followed out of a tree; sockets, pipes and devices
     /// are skipped with a warning.
     #[command(after_help = "Examples:\n  dfs put report.pdf /documents/\n  dfs put -r ./photos /photos\n  \
                             pg_dump shop | dfs put - /backups/shop.sql")]

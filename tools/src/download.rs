@@ -128,14 +128,14 @@ fn copy(
 struct Directory {
     names: Vec<String>,
     mode: u32,
-    mtime_ns: Option<i64>,
+    mtime_ns: Option<u64>,
 }
 
 /// A symlink of the tree.
 struct Symlink {
     names: Vec<String>,
     target: String,
-    mtime_ns: Option<i64>,
+    mtime_ns: Option<u64>,
 }
 
 /// Fetches the tree below `remote`.
@@ -164,7 +164,7 @@ pub(crate) fn get_tree(context: &Context, remote: &Remote, local: &Path, threads
 }
 
 /// Nanoseconds of a server's time; what it does not tell is not set.
-fn time_of(text: &str) -> Option<i64> {
+fn time_of(text: &str) -> Option<u64> {
     client::time::parse_rfc3339_utc_ns(text)
 }
 

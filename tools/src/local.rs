@@ -18,7 +18,7 @@ use rustix::io::Errno;
 /// How directories are opened.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// Nanoseconds of a second.
-const SECOND_NS: i64 = 1_000_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// A directory that the user named, and everything below it.
 #[derive(Debug)]
@@ -31,9 +31,9 @@ pub(crate) struct Tree {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     pub(crate) mode: u32,
-    pub(crate) mtime_ns: i64,
+    pub(crate) mtime_ns: u64,
     pub(crate) size: u64,
-    changed_ns: i128,
+    changed: (i64, i64),
 }
 
 impl Snapshot {
@@ -44,7 +44,7 @@ impl Snapshot {
             mode: metadata.mode() & 0o7777,
             mtime_ns: join_ns(metadata.mtime(), metadata.mtime_nsec()),
             size: metadata.size(),
-            changed_ns: i128::from(metadata.ctime()) * i128::from(SECOND_NS) + i128::from(metadata.ctime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
 }
@@ -56,7 +56,7 @@ pub(crate) enum Found {
     /// With its size.
     File(u64),
     /// With its modification time.
-    Symlink(i64),
+    Symlink(u64),
     /// A socket, pipe or device.
     Special,
 }
@@ -141,7 +141,7 @@ impl Tree {
         &self,
         names: &[String],
         mode: Option<u32>,
-        mtime_ns: Option<i64>,
+        mtime_ns: Option<u64>,
     ) -> io::Result<()> {
         let directory = self.directory(names)?;
         rustix::fs::fsync(&directory)?;
@@ -155,7 +155,7 @@ impl Tree {
     }
 
     /// Makes the symlink at `names`, replacing a file or symlink that has the name.
-    pub(crate) fn make_symlink(&self, names: &[String], target: &str, mtime_ns: Option<i64>) -> io::Result<()> {
+    pub(crate) fn make_symlink(&self, names: &[String], target: &str, mtime_ns: Option<u64>) -> io::Result<()> {
         let (name, parents) = names.split_last().expect("invariant: a symlink below a tree has a name");
         let parent = self.directory(parents)?;
         let partial = with_partial_name(|partial| rustix::fs::symlinkat(target, &parent, partial))?.0;
@@ -202,7 +202,7 @@ pub(crate) struct Partial {
 
 impl Partial {
     /// Gives the file its attributes and, once it is durable, its name. What had the name is replaced, not followed.
-    pub(crate) fn finish(mut self, mode: u32, mtime_ns: Option<i64>) -> io::Result<()> {
+    pub(crate) fn finish(mut self, mode: u32, mtime_ns: Option<u64>) -> io::Result<()> {
         rustix::fs::fchmod(&self.file, Mode::from_bits_truncate(mode))?;
         if let Some(mtime_ns) = mtime_ns {
             rustix::fs::futimens(&self.file, &modified_at(mtime_ns))?;
@@ -214,7 +214,7 @@ impl Partial {
     }
 
     /// Makes the name durable too. Trees do this once per directory instead.
-    pub(crate) fn finish_durably(self, mode: u32, mtime_ns: Option<i64>) -> io::Result<()> {
+    pub(crate) fn finish_durably(self, mode: u32, mtime_ns: Option<u64>) -> io::Result<()> {
         let parent = self.parent.try_clone()?;
         self.finish(mode, mtime_ns)?;
         Ok(rustix::fs::fsync(parent)?)
@@ -266,15 +266,20 @@ fn found(stat: &Stat) -> Found {
     }
 }
 
-/// Seconds and nanoseconds as one number; times beyond the years 1678 to 2262 are cut there.
-fn join_ns(seconds: i64, nanoseconds: i64) -> i64 {
-    seconds.saturating_mul(SECOND_NS).saturating_add(nanoseconds)
+/// Seconds and nanoseconds as one number, as the store keeps it: times outside of the years 1970 to 2554 are cut there.
+fn join_ns(seconds: i64, nanoseconds: i64) -> u64 {
+    match (u64::try_from(seconds), u64::try_from(nanoseconds)) {
+        (Ok(seconds), Ok(nanoseconds)) => seconds.saturating_mul(SECOND_NS).saturating_add(nanoseconds),
+        _ => 0,
+    }
 }
 
-fn modified_at(mtime_ns: i64) -> Timestamps {
+fn modified_at(mtime_ns: u64) -> Timestamps {
+    let whole =
+        |ns: u64| i64::try_from(ns).expect("invariant: 64 bits of nanoseconds are fewer than 63 bits of seconds");
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime_ns.div_euclid(SECOND_NS), tv_nsec: mtime_ns.rem_euclid(SECOND_NS) },
+        last_modification: Timespec { tv_sec: whole(mtime_ns / SECOND_NS), tv_nsec: whole(mtime_ns % SECOND_NS) },
     }
 }
 
@@ -327,10 +332,17 @@ mod tests {
         std::os::unix::fs::symlink("victim", directory.path().join("f")).unwrap();
         let mut partial = tree.create(&names("f")).unwrap();
         partial.write_all(b"new").unwrap();
-        partial.finish_durably(0o640, Some(-1)).unwrap();
+        partial.finish_durably(0o640, Some(1_000_000_007)).unwrap();
         let snapshot = Snapshot::of(&tree.file(&names("f")).unwrap()).unwrap();
-        assert_eq!((snapshot.mode, snapshot.mtime_ns, snapshot.size), (0o640, -1, 3));
+        assert_eq!((snapshot.mode, snapshot.mtime_ns, snapshot.size), (0o640, 1_000_000_007, 3));
         assert_eq!(std::fs::read(directory.path().join("victim")).unwrap(), b"untouched");
+    }
+
+    #[test]
+    fn times_that_the_store_does_not_know_are_cut() {
+        assert_eq!(join_ns(-1, 999_999_999), 0);
+        assert_eq!(join_ns(1, 2), 1_000_000_002);
+        assert_eq!(join_ns(i64::MAX, 0), u64::MAX);
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn send(
 enum Job {
     Directory(Vec<String>, Attributes),
     File(Vec<String>),
-    Symlink(Vec<String>, i64),
+    Symlink(Vec<String>, u64),
 }
 
 /// Stores the tree below `local`.
@@ -227,7 +227,7 @@ impl TreeUpload<'_> {
         Ok(())
     }
 
-    fn store_symlink(&self, names: &[String], mtime_ns: i64) -> Result<(), Failure> {
+    fn store_symlink(&self, names: &[String], mtime_ns: u64) -> Result<(), Failure> {
         let shown = self.tree.shown(names);
         let target = self.tree.symlink(names).map_err(|source| Failure::local("read the symlink", &shown, source))?;
         let target = target.to_str().ok_or(Failure::NotUtf8 { path: shown })?;

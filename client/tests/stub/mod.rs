@@ -40,7 +40,7 @@ pub(crate) struct Object {
     pub(crate) content: Vec<u8>,
     pub(crate) version: u64,
     pub(crate) mode: u32,
-    pub(crate) mtime_ns: i64,
+    pub(crate) mtime_ns: u64,
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct State {
     /// Answers of the exactly-once window.
     answers: BTreeMap<(String, String), (u16, Vec<u8>)>,
     faults: BTreeMap<String, VecDeque<Fault>>,
-    clock: i64,
+    clock: u64,
     /// Entries per page at most.
     pub(crate) page: usize,
     /// Names to smuggle into the listing of the root.
@@ -297,7 +297,7 @@ fn handle(state: &mut State, request: &Request) -> Answer {
 
 fn entry_of(path: &str, object: &Object) -> Entry {
     let seconds = client::time::format_seconds_utc(object.mtime_ns).replace(' ', "T");
-    let modified_at = format!("{}.{:09}Z", seconds.trim_end_matches('Z'), object.mtime_ns.rem_euclid(1_000_000_000));
+    let modified_at = format!("{}.{:09}Z", seconds.trim_end_matches('Z'), object.mtime_ns % 1_000_000_000);
     let is_symlink = object.kind == Kind::Symlink;
     Entry {
         id: "00000000-0000-8000-8000-000000000000".to_owned(),
