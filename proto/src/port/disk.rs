@@ -16,7 +16,7 @@ pub struct DiskSpace {
 /// One device (a data directory, a raw disk, a simulated disk). Handles are cheap to clone.
 ///
 /// Names are relative, `/`-separated and chosen by us, never by a caller of the API; `create` makes missing
-/// directories. A created, renamed or removed name is durable only after [`Disk::sync_dir`] of its directory.
+/// directories, durably. A created, renamed or removed name is durable only after [`Disk::sync_dir`] of its directory.
 ///
 /// A failed write or sync leaves the file in an unknown state: callers never retry it on the same bytes.
 #[expect(async_fn_in_trait, reason = "code above the ports is single-threaded on purpose")]

@@ -1,0 +1,54 @@
+# DFS: one command for each thing that one does with the tree.
+#
+#   make install-deps   what a fresh Debian or Ubuntu machine lacks
+#   make dev-start      build and start one dfsd on ./data, port 7400
+#   make test           build the binaries, run every test
+#   make verify         formatting, lints, docs, layers; never writes to the tree
+#   make fix            formatting and mechanical lint fixes
+#   make bench          measurements into docs/bench/
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# Set to --locked in CI, so that what is tested is what is committed.
+CARGO_FLAGS ?=
+DATA ?= data
+LISTEN ?= 127.0.0.1:7400
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help install-deps dev-start binaries test verify fix bench
+
+help:
+	@sed -n '3,8p' Makefile | sed 's/^# *//'
+
+install-deps:
+	./tools/install-deps.sh
+
+dev-start:
+	$(CARGO) build $(CARGO_FLAGS) --release -p server -p tools
+	@echo "dfs and dfsd are in $(TARGET_DIR)/release; the server stops with Ctrl-C"
+	exec $(TARGET_DIR)/release/dfsd serve --data $(DATA) --listen $(LISTEN)
+
+binaries:
+	$(CARGO) build $(CARGO_FLAGS) -p server -p tools -p bench --bins
+
+# Process tests start real servers; they take the binaries from DFS_BIN_DIR and fail without them.
+test: binaries
+	DFS_BIN_DIR="$(abspath $(TARGET_DIR))/debug" $(CARGO) nextest run $(CARGO_FLAGS) --workspace --no-fail-fast
+	DFS_BIN_DIR="$(abspath $(TARGET_DIR))/debug" $(CARGO) test $(CARGO_FLAGS) --workspace --doc
+
+verify:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(CARGO_FLAGS) --workspace --no-deps --document-private-items
+	$(CARGO) nextest run $(CARGO_FLAGS) -p tools --test layers
+
+fix:
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+
+bench:
+	$(CARGO) build $(CARGO_FLAGS) --release -p bench
+	./tools/bench.sh $(TARGET_DIR)/release/dfs-bench

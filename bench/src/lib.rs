@@ -1,1 +1,0 @@
-//! DFS bench.
