@@ -69,7 +69,8 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// A failure of a call about `path`; the ones that concern all paths alike do not name it.
+    /// A failure of a call about `path`, which is named in front unless the words name it already or it is beside the
+    /// point.
     pub(crate) fn remote(path: impl ToString, source: ClientError) -> Failure {
         match source {
             ClientError::Unreachable { .. }
@@ -79,6 +80,9 @@ impl Failure {
             | ClientError::MetadataName { .. }
             | ClientError::WrongKind { .. }
             | ClientError::Replaced { .. } => Failure::Client(source),
+            ClientError::Api { ref detail, .. } if detail.message.contains(&path.to_string()) => {
+                Failure::Client(source)
+            }
             source => Failure::Remote { path: path.to_string(), source },
         }
     }

@@ -10,9 +10,9 @@ use crate::output::Output;
 /// How often the bar is drawn while nothing moves, so that a stall looks like one.
 const TICK: Duration = Duration::from_millis(200);
 /// Bytes, rate and time to go.
-const KNOWN: &str = "{msg} {bytes:>10} of {total_bytes:<10} [{bar:30}] {bytes_per_sec:>12}  ETA {eta}";
+const KNOWN: &str = "{wide_msg} {bytes:>10} of {total_bytes:<10} [{bar:30}] {bytes_per_sec:>12}  ETA {eta}";
 /// Where nobody knows how much is to come.
-const UNKNOWN: &str = "{msg} {bytes:>10} {bytes_per_sec:>12}  {elapsed}";
+const UNKNOWN: &str = "{wide_msg} {bytes:>10} {bytes_per_sec:>12}  {elapsed}";
 
 /// A bar on stderr if that is a terminal and nobody asked for silence; otherwise it only counts.
 ///
