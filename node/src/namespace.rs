@@ -1,0 +1,298 @@
+//! Names: stat, list, make, move, remove. Each change is one metadata command, durable before it is answered.
+
+use meta::{Attributes, Command, Inode, MetaError, Response, Session};
+use proto::api::Kind;
+use proto::limits::LIST_PAGE_ENTRIES_MAX;
+use proto::path::FsPath;
+use proto::port::{Disk, runtime};
+use proto::{FileId, InodeId, VersionNumber};
+
+use crate::error::ChangeError;
+use crate::info::FileInfo;
+use crate::{Node, RESOLVE_ATTEMPTS_MAX, parent_vanished};
+
+/// Entries that one step of a recursive removal takes.
+const REMOVE_PAGE_ENTRIES: usize = 256;
+
+/// How a caller names an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// By path. Symlinks are not followed.
+    Path(FsPath),
+    /// By public id.
+    Id(FileId),
+}
+
+/// Whether a directory goes with what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// A directory must be empty.
+    Single,
+    /// A directory goes with everything below it. A crash may leave part of it.
+    Recursive,
+}
+
+/// One page of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListPage {
+    /// The directory's path.
+    pub path: String,
+    /// Its entries, ordered by name, bytewise.
+    pub entries: Vec<FileInfo>,
+    /// Name after which the next page starts; `None` on the last page.
+    pub next_after: Option<String>,
+}
+
+/// Which attributes to change; absent ones stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttributeChange {
+    /// Unix permission bits.
+    pub mode: Option<u32>,
+    /// Modification time in nanoseconds since the Unix epoch.
+    pub mtime_ns: Option<u64>,
+    /// Where a symlink points.
+    pub symlink_target: Option<String>,
+    /// Replaces all user metadata.
+    pub user_metadata: Option<Vec<(String, String)>>,
+}
+
+impl<D: Disk> Node<D> {
+    /// Describes an object.
+    ///
+    /// Errors: `NotFound`, `NotADirectory`.
+    pub fn stat(&self, target: &Target) -> Result<FileInfo, MetaError> {
+        let cluster = self.0.cluster;
+        self.0.meta.view(|view| {
+            let inode = match target {
+                Target::Path(path) => view.resolve(path.names())?.inode,
+                Target::Id(id) => id.inode(cluster).ok_or(MetaError::NotFound)?,
+            };
+            let inode = view.inode(inode).ok_or(MetaError::NotFound)?;
+            FileInfo::new(cluster, &view, inode).ok_or(MetaError::NotFound)
+        })
+    }
+
+    /// Lists up to `limit` entries of a directory whose names come after `after`.
+    ///
+    /// Errors: `NotFound`, `NotADirectory`.
+    pub fn list(&self, target: &Target, after: Option<&str>, limit: usize) -> Result<ListPage, MetaError> {
+        let directory = self.stat(target)?;
+        if directory.kind() != Kind::Directory {
+            return Err(MetaError::NotADirectory);
+        }
+        let limit = limit.clamp(1, LIST_PAGE_ENTRIES_MAX);
+        self.0.meta.view(|view| {
+            // One more than asked for tells whether a next page exists.
+            let mut names = view.list(directory.inode.inode, after, limit + 1);
+            let more = names.len() > limit;
+            names.truncate(limit);
+            let next_after = names.last().filter(|_| more).map(|(name, _)| name.clone());
+            let info = |(_, inode): (String, InodeId)| {
+                let inode = view.inode(inode).expect("invariant: a name leads to an inode");
+                FileInfo::new(self.0.cluster, &view, inode).expect("invariant: a listed inode has a path")
+            };
+            let entries = names.into_iter().map(info).collect();
+            Ok(ListPage { path: directory.path, entries, next_after })
+        })
+    }
+
+    /// Makes a directory and its missing parents.
+    ///
+    /// Errors: `AlreadyExists`, `NotADirectory`, or the log's.
+    pub async fn make_directory(
+        &self,
+        path: &FsPath,
+        attributes: Attributes,
+        session: Option<Session>,
+    ) -> Result<FileInfo, ChangeError> {
+        let now_ns = runtime::unix_ns();
+        let command = |at| Command::MakeDirectory { at, attributes: attributes.clone(), session, now_ns };
+        self.made(path, Kind::Directory, self.propose_at(path, command).await?)
+    }
+
+    /// Makes a symlink and its missing parents; the target is not interpreted.
+    ///
+    /// Errors: `AlreadyExists`, `NotADirectory`, `TooLarge`, or the log's.
+    pub async fn make_symlink(
+        &self,
+        path: &FsPath,
+        target: &str,
+        attributes: Attributes,
+        session: Option<Session>,
+    ) -> Result<FileInfo, ChangeError> {
+        let now_ns = runtime::unix_ns();
+        let target = target.to_owned();
+        let command =
+            |at| Command::MakeSymlink { at, target: target.clone(), attributes: attributes.clone(), session, now_ns };
+        self.made(path, Kind::Symlink, self.propose_at(path, command).await?)
+    }
+
+    /// Moves an object to another path, making missing parents.
+    ///
+    /// Errors: `NotFound`, `AlreadyExists` unless `replace`, `NotEmpty`, `IntoItself`, or the log's.
+    pub async fn rename(
+        &self,
+        from: &FsPath,
+        to: &FsPath,
+        replace: bool,
+        session: Option<Session>,
+    ) -> Result<FileInfo, ChangeError> {
+        let Some((from_directory, from_name)) = from.split() else { return Err(ChangeError::Root) };
+        let from_parent = self.0.meta.view(|view| view.resolve(from_directory.names()))?.inode;
+        let now_ns = runtime::unix_ns();
+        let command =
+            |to| Command::Rename { from_parent, from_name: from_name.to_owned(), to, replace, session, now_ns };
+        match self.propose_at(to, command).await? {
+            Response::Renamed { inode } => Ok(self.info_after(to, Kind::File, inode)),
+            other => unreachable!("invariant: a rename answers Renamed, not {other:?}"),
+        }
+    }
+
+    /// Removes an object.
+    ///
+    /// Errors: `NotFound`, `NotEmpty` unless recursive, or the log's.
+    pub async fn remove(&self, target: &Target, how: Removal, session: Option<Session>) -> Result<(), ChangeError> {
+        for attempt in 1.. {
+            let info = match self.stat(target) {
+                Ok(info) => info.inode,
+                // A retried request whose first answer was lost: the log remembers what came of it.
+                Err(MetaError::NotFound) if session.is_some() => return self.remove_again(target, session).await,
+                Err(error) => return Err(error.into()),
+            };
+            if info.inode == InodeId::ROOT {
+                return Err(ChangeError::Root);
+            }
+            if how == Removal::Recursive && info.kind == Kind::Directory {
+                self.remove_below(info.inode).await?;
+            }
+            let (parent, name, inode) = (info.parent, info.name, Some(info.inode));
+            let command = Command::Unlink { parent, name, inode, session, now_ns: runtime::unix_ns() };
+            match self.propose(command).await {
+                // A name that came meanwhile, or a move: look again.
+                Err(ChangeError::Refused(MetaError::NotEmpty))
+                    if how == Removal::Recursive && attempt < RESOLVE_ATTEMPTS_MAX => {}
+                Err(error) if parent_vanished(&error) && attempt < RESOLVE_ATTEMPTS_MAX => {}
+                other => return other.map(|_| ()),
+            }
+        }
+        unreachable!("invariant: the last attempt returns")
+    }
+
+    /// Asks the log for the outcome of a removal that may have happened already.
+    async fn remove_again(&self, target: &Target, session: Option<Session>) -> Result<(), ChangeError> {
+        let Target::Path(path) = target else { return Err(MetaError::NotFound.into()) };
+        let Some((directory, name)) = path.split() else { return Err(ChangeError::Root) };
+        let (parent, _) = self.0.meta.view(|view| view.deepest(directory.names()));
+        let (name, now_ns) = (name.to_owned(), runtime::unix_ns());
+        // The nearest existing directory has no such inode to remove: only a remembered answer can be a success.
+        let command = Command::Unlink { parent, name, inode: Some(InodeId(0)), session, now_ns };
+        self.propose(command).await.map(|_| ())
+    }
+
+    /// Removes everything below a directory, deepest first.
+    async fn remove_below(&self, directory: InodeId) -> Result<(), ChangeError> {
+        let mut stack = vec![directory];
+        while let Some(&top) = stack.last() {
+            let names = self.0.meta.view(|view| view.list(top, None, REMOVE_PAGE_ENTRIES));
+            if names.is_empty() {
+                stack.pop();
+                let Some(inode) = self.0.meta.view(|view| view.inode(top)).filter(|_| top != directory) else {
+                    continue;
+                };
+                self.unlink_below(inode.parent, inode.name, top).await?;
+                continue;
+            }
+            let mut deeper = None;
+            let mut leaves = Vec::new();
+            for (name, inode) in names {
+                match self.0.meta.view(|view| view.inode(inode)).map(|inode| inode.kind) {
+                    Some(Kind::Directory) => deeper = Some(inode),
+                    _ => leaves.push(self.unlink_below(top, name, inode)),
+                }
+            }
+            // Proposed together, so that they share a sync.
+            futures_util::future::try_join_all(leaves).await?;
+            stack.extend(deeper);
+        }
+        Ok(())
+    }
+
+    /// Removes one name of a recursive removal; it may be gone, or have got names of its own again.
+    async fn unlink_below(&self, parent: InodeId, name: String, inode: InodeId) -> Result<(), ChangeError> {
+        let command = Command::Unlink { parent, name, inode: Some(inode), session: None, now_ns: runtime::unix_ns() };
+        match self.propose(command).await {
+            Err(ChangeError::Refused(MetaError::NotFound | MetaError::NotEmpty)) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Changes attributes.
+    ///
+    /// Errors: `NotFound`, `NotASymlink`, `TooLarge`, or the log's.
+    pub async fn set_attributes(
+        &self,
+        target: &Target,
+        change: AttributeChange,
+        session: Option<Session>,
+    ) -> Result<FileInfo, ChangeError> {
+        let found = match self.stat(target) {
+            Ok(info) => info,
+            // As in `remove`: inode 0 does not exist, so only a remembered answer can be a success.
+            Err(MetaError::NotFound) if session.is_some() => self.unlinked_info(target, Kind::File, InodeId(0)),
+            Err(error) => return Err(error.into()),
+        };
+        self.propose(Command::SetAttributes {
+            inode: found.inode.inode,
+            mode: change.mode,
+            mtime_ns: change.mtime_ns,
+            symlink_target: change.symlink_target,
+            user_metadata: change.user_metadata,
+            session,
+            now_ns: runtime::unix_ns(),
+        })
+        .await?;
+        Ok(self.stat(target).unwrap_or(found))
+    }
+
+    /// Describes an inode that was just changed at `path`.
+    ///
+    /// The change is durable, so this cannot fail: if somebody else has removed the object since, what is left to tell
+    /// is what was asked for.
+    pub(crate) fn info_after(&self, path: &FsPath, kind: Kind, inode: InodeId) -> FileInfo {
+        let target = Target::Id(FileId::new(self.0.cluster, inode));
+        self.stat(&target).unwrap_or_else(|_| self.unlinked_info(&Target::Path(path.clone()), kind, inode))
+    }
+
+    fn unlinked_info(&self, target: &Target, kind: Kind, inode: InodeId) -> FileInfo {
+        let path = match target {
+            Target::Path(path) => path.clone(),
+            Target::Id(_) => FsPath::root(),
+        };
+        let now_ns = runtime::unix_ns();
+        let id = FileId::new(self.0.cluster, inode);
+        let inode = Inode {
+            inode,
+            kind,
+            parent: InodeId::ROOT,
+            name: path.names().last().cloned().unwrap_or_default(),
+            mode: 0,
+            owner: 0,
+            nlink: 0,
+            created_ns: now_ns,
+            committed_ns: now_ns,
+            mtime_ns: now_ns,
+            version: VersionNumber(0),
+            size: 0,
+            symlink_target: None,
+            user_metadata: Vec::new(),
+        };
+        FileInfo { id, inode, path: path.to_string() }
+    }
+
+    fn made(&self, path: &FsPath, kind: Kind, response: Response) -> Result<FileInfo, ChangeError> {
+        match response {
+            Response::Made { inode } => Ok(self.info_after(path, kind, inode)),
+            other => unreachable!("invariant: making answers Made, not {other:?}"),
+        }
+    }
+}
