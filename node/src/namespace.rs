@@ -68,7 +68,7 @@ impl<D: Disk> Node<D> {
                 Target::Id(id) => id.inode(cluster).ok_or(MetaError::NotFound)?,
             };
             let inode = view.inode(inode).ok_or(MetaError::NotFound)?;
-            FileInfo::new(cluster, &view, inode).ok_or(MetaError::NotFound)
+            FileInfo::new(cluster, view, inode).ok_or(MetaError::NotFound)
         })
     }
 
@@ -89,7 +89,7 @@ impl<D: Disk> Node<D> {
             let next_after = names.last().filter(|_| more).map(|(name, _)| name.clone());
             let info = |(_, inode): (String, InodeId)| {
                 let inode = view.inode(inode).expect("invariant: a name leads to an inode");
-                FileInfo::new(self.0.cluster, &view, inode).expect("invariant: a listed inode has a path")
+                FileInfo::new(self.0.cluster, view, inode).expect("invariant: a listed inode has a path")
             };
             let entries = names.into_iter().map(info).collect();
             Ok(ListPage { path: directory.path, entries, next_after })

@@ -22,6 +22,9 @@ use crate::writer::{Durable, RowSink, RowWriter};
 /// Bytes of each device that data leaves free, so that metadata and deletes still work when it is full.
 pub const METADATA_RESERVE_BYTES: u64 = 64 << 20;
 
+/// Smallest piece: room for the longest row and its footer.
+pub const SEGMENT_PIECE_BYTES_MIN: u64 = 8 << 20;
+
 /// Bytes that the first read of a row table fetches; enough for the tables of rows of ordinary chunks.
 const TABLE_READ_BYTES: usize = 16 << 10;
 
@@ -39,7 +42,8 @@ pub struct StoreOptions<D, L> {
     pub log: L,
     /// The incarnation of this start: durable on a majority of the devices, and never used before.
     pub incarnation: u64,
-    /// Bytes reserved for one piece of a new segment; at most [`SEGMENT_PIECE_BYTES`].
+    /// Bytes reserved for one piece of a new segment; from [`SEGMENT_PIECE_BYTES_MIN`] to
+    /// [`SEGMENT_PIECE_BYTES`].
     pub piece_bytes: u64,
 }
 
@@ -102,7 +106,8 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
     pub fn open(options: StoreOptions<D, L>, recovered: Vec<RecoveredSegment>) -> Store<D, L> {
         let geometry = options.geometry;
         assert!(geometry.columns() <= options.members.len(), "invariant: a device for each column");
-        assert!(options.piece_bytes <= SEGMENT_PIECE_BYTES, "invariant: offsets have 26 bits");
+        let possible = SEGMENT_PIECE_BYTES_MIN..=SEGMENT_PIECE_BYTES;
+        assert!(possible.contains(&options.piece_bytes), "invariant: a piece holds a row, and offsets have 26 bits");
         let code = Code::new(geometry.k(), geometry.m()).expect("invariant: a geometry has a code");
         let inner = Rc::new(Inner {
             files: SegmentFiles::new(&options.members),
@@ -192,18 +197,18 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
 }
 
 impl<D: Disk, L: SegmentLog> Inner<D, L> {
-    /// Enters a durable row's chunks; a chunk known already is counted once.
+    /// Enters a durable row's chunks. Of two copies the later one answers, because a chunk is stored again only if the
+    /// earlier one could not be confirmed; it is counted once.
     fn index_row(&self, segment: SegmentId, table: &RowTable) {
         let mut index = self.index.borrow_mut();
         for block in &table.blocks {
             let mut fresh = false;
             for (ordinal, chunk) in block.entry.chunks.iter().enumerate() {
-                if let Lookup::Found(_) = index.lookup(&chunk.id) {
-                    continue;
+                if !matches!(index.lookup(&chunk.id), Lookup::Found(_)) {
+                    fresh = true;
+                    self.unique_bytes.set(self.unique_bytes.get() + u64::from(chunk.plain_bytes));
                 }
-                fresh = true;
                 index.insert(&chunk.id, block.location(segment, ordinal as u16));
-                self.unique_bytes.set(self.unique_bytes.get() + u64::from(chunk.plain_bytes));
             }
             if fresh {
                 self.stored_bytes.set(self.stored_bytes.get() + u64::from(block.entry.payload_bytes));

@@ -1,6 +1,6 @@
 //! A list of tasks that wait for something to change, on one thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
@@ -20,14 +20,15 @@ impl WaitList {
 
     /// Completes once `ready` returns a value; `ready` is asked now and after each [`WaitList::wake`].
     pub(crate) async fn until<T>(&self, mut ready: impl FnMut() -> Option<T>) -> T {
-        let registered = Cell::new(false);
-        poll_fn(|context| match ready() {
-            Some(value) => Poll::Ready(value),
-            None => {
-                self.wakers.borrow_mut().push(context.waker().clone());
-                registered.set(true);
-                Poll::Pending
+        poll_fn(|context| {
+            if let Some(value) = ready() {
+                return Poll::Ready(value);
             }
+            let mut wakers = self.wakers.borrow_mut();
+            if !wakers.iter().any(|known| known.will_wake(context.waker())) {
+                wakers.push(context.waker().clone());
+            }
+            Poll::Pending
         })
         .await
     }
