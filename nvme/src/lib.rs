@@ -4,8 +4,8 @@
 //!
 //! Read in this order:
 //! * `operation`: one operation as a state machine, from what is asked to what the kernel answered. Pure.
-//! * [`ring`]: submission, completion, and why memory is safe while the kernel works on it.
-//! * `buffers`: the pool of registered memory.
+//! * `ring`: submission, completion, and why memory is safe while the kernel works on it.
+//! * `setup`: what the kernel offers and what is done without. `buffers`: the pool of registered memory.
 //! * `disk`, `file`: the ports.
 //! * `permits`: the bound on operations in flight. `wake`: the one place that knows the executor's own files.
 //!
@@ -21,11 +21,13 @@ mod error;
 mod file;
 mod operation;
 mod permits;
-pub mod ring;
+mod ring;
+mod setup;
 mod wake;
 
 pub use buffers::BufferClass;
 pub use disk::RingDisk;
 pub use error::{RingError, classify};
 pub use file::RingFile;
-pub use ring::{Ring, RingOptions};
+pub use ring::Ring;
+pub use setup::RingOptions;

@@ -30,70 +30,18 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::sync::Once;
 use std::task::{Context, Poll, Waker};
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, opcode};
 use proto::port::AlignedBuf;
 use slab::Slab;
 
-use crate::buffers::{BufferClass, DEFAULT_CLASSES, Pool};
+use crate::buffers::Pool;
 use crate::error::{RingError, diagnose};
 use crate::operation::{Half, Operation, Progress, Request};
 use crate::permits::Permits;
+use crate::setup::{self, RingOptions};
 use crate::wake;
-
-/// Operations in flight unless the options say otherwise.
-const OPERATIONS_MAX_DEFAULT: usize = 256;
-/// Operations in flight that options may ask for: the kernel takes 32,768 entries, and an operation has two.
-const OPERATIONS_MAX: usize = 16384;
-/// Slots of the registered file table unless the options say otherwise; more open files are used by descriptor.
-const FILES_MAX_DEFAULT: u32 = 512;
-
-/// Sizes of a ring.
-#[derive(Clone, Debug)]
-pub struct RingOptions {
-    /// Operations in flight before callers wait, 1 to 16,384.
-    pub operations_max: usize,
-    /// Slots of the registered file table; files beyond are used by descriptor. 0 for no table.
-    pub files_max: u32,
-    /// The pool of registered buffers; empty for none.
-    pub buffers: Vec<BufferClass>,
-}
-
-impl Default for RingOptions {
-    fn default() -> RingOptions {
-        RingOptions {
-            operations_max: OPERATIONS_MAX_DEFAULT,
-            files_max: FILES_MAX_DEFAULT,
-            buffers: DEFAULT_CLASSES.to_vec(),
-        }
-    }
-}
-
-/// How modern a set-up the kernel understands, newest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Setup {
-    /// Linux 6.1: answers are posted only when this thread asks.
-    Deferred,
-    /// Linux 5.19: answers are posted at the next system call, without interrupting.
-    Cooperative,
-    /// Older: answers interrupt.
-    Plain,
-}
-
-impl Setup {
-    fn build(self, entries: u32) -> io::Result<IoUring> {
-        let mut builder = IoUring::builder();
-        if self != Setup::Plain {
-            builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
-        }
-        if self == Setup::Deferred {
-            builder.setup_single_issuer().setup_defer_taskrun();
-        }
-        builder.build(entries)
-    }
-}
 
 /// The storage ring of one core. Handles are cheap to clone; the ring closes when the last one, and everything that
 /// uses it, is gone.
@@ -144,27 +92,18 @@ impl Ring {
     /// # Panics
     /// Outside an executor, or if `options` are out of range.
     pub fn new(options: RingOptions) -> Result<Ring, RingError> {
-        let entries = entries(&options);
-        let mut built = Err(io::Error::from_raw_os_error(libc::EINVAL));
-        for setup in [Setup::Deferred, Setup::Cooperative, Setup::Plain] {
-            built = setup.build(entries);
-            // EINVAL: an unknown flag.
-            if !matches!(&built, Err(error) if error.raw_os_error() == Some(libc::EINVAL)) {
-                break;
-            }
-        }
-        Ring::over(built.map_err(diagnose)?, options)
+        Ring::over(setup::build(&options)?, options)
     }
 
     /// Registers with the kernel what is to be registered, and starts waiting for answers.
     fn over(uring: IoUring, options: RingOptions) -> Result<Ring, RingError> {
-        let probe = probe(&uring)?;
+        let probe = setup::probe(&uring)?;
         let eventfd =
             rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).map_err(|error| diagnose(error.into()))?;
         uring.submitter().register_eventfd(eventfd.as_raw_fd()).map_err(diagnose)?;
         let waited = eventfd.try_clone().map_err(diagnose)?;
-        let free_files = register_files(&uring, options.files_max);
-        let pool = register_buffers(&uring, options.buffers);
+        let free_files = setup::register_files(&uring, options.files_max);
+        let pool = setup::register_buffers(&uring, options.buffers);
 
         let core = Rc::new(Core {
             uring: RefCell::new(uring),
@@ -241,61 +180,6 @@ impl Ring {
         });
         Rc::new(OpenFile { fd, slot: slot.map(|slot| (slot, Rc::downgrade(&self.core))) })
     }
-}
-
-/// Submission queue entries for `options`; the completion queue is twice that.
-fn entries(options: &RingOptions) -> u32 {
-    assert!((1..=OPERATIONS_MAX).contains(&options.operations_max), "operations_max is out of range");
-    (2 * options.operations_max).next_power_of_two() as u32
-}
-
-/// Finds out what the kernel can do; refuses one that lacks what has no substitute.
-fn probe(uring: &IoUring) -> Result<Probe, RingError> {
-    let mut probe = Probe::new();
-    if uring.submitter().register_probe(&mut probe).is_err() {
-        return Err(RingError::KernelTooOld { missing: "the io_uring probe" });
-    }
-    for (code, missing) in [
-        (opcode::Fallocate::CODE, "io_uring fallocate"),
-        (opcode::OpenAt::CODE, "io_uring openat"),
-        (opcode::UnlinkAt::CODE, "io_uring unlinkat"),
-        (opcode::RenameAt::CODE, "io_uring renameat"),
-    ] {
-        if !probe.is_supported(code) {
-            return Err(RingError::KernelTooOld { missing });
-        }
-    }
-    Ok(probe)
-}
-
-/// Registers an empty file table; returns its free slots, none if the kernel refuses.
-fn register_files(uring: &IoUring, files_max: u32) -> Vec<u32> {
-    if files_max == 0 {
-        return Vec::new();
-    }
-    let submitter = uring.submitter();
-    let registered =
-        submitter.register_files_sparse(files_max).or_else(|_| submitter.register_files(&vec![-1; files_max as usize]));
-    match registered {
-        Ok(()) => (0..files_max).rev().collect(),
-        Err(_) => Vec::new(),
-    }
-}
-
-/// Registers the pool; returns an empty one, with a warning, if memory may not be locked.
-fn register_buffers(uring: &IoUring, classes: Vec<BufferClass>) -> Pool {
-    static WARNED: Once = Once::new();
-    let bytes: usize = classes.iter().map(|class| class.bytes * usize::from(class.count)).sum();
-    Pool::register(classes, &uring.submitter()).unwrap_or_else(|error| {
-        WARNED.call_once(|| {
-            eprintln!(
-                "warning: I/O buffers are not registered with the kernel ({} MiB: {error}), so each operation costs \
-                 more CPU; set LimitMEMLOCK=infinity in the systemd unit, or raise `ulimit -l`",
-                bytes.div_ceil(1 << 20)
-            );
-        });
-        Pool::empty()
-    })
 }
 
 impl Core {
@@ -553,6 +437,7 @@ impl Drop for OpenFile {
 mod tests {
     use super::*;
     use crate::RingDisk;
+    use crate::setup::{Setup, entries};
     use proto::port::{Disk, DiskFile};
 
     fn on_core<T>(main: impl Future<Output = T>) -> T {
