@@ -4,6 +4,8 @@
 //! place in its exactly-once window. The log stores commands, so their encoding is a format: golden bytes in the tests
 //! freeze it.
 
+#![allow(missing_docs, reason = "rkyv derives public resolvers whose fields it leaves undocumented")]
+
 use proto::disk::{FormatError, WRAPPED_KEY_BYTES};
 use proto::{DeviceId, DomainId, InodeId, SegmentId, VersionNumber};
 use rkyv::with::Map;
@@ -14,7 +16,6 @@ use crate::manifest::ManifestEntry;
 
 /// One change of the metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
-#[rkyv(attr(allow(missing_docs, reason = "the fields are documented on the type itself")))]
 pub enum Command {
     /// Makes the root directory: the first command of a store, proposed by [`crate::Solo::open`].
     /// Answers `Made`, or `AlreadyExists`.
@@ -187,7 +188,6 @@ impl Place {
 
 /// The bytes of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
-#[rkyv(attr(allow(missing_docs, reason = "the fields are documented on the type itself")))]
 pub enum Content {
     /// The bytes themselves, at most [`proto::limits::INLINE_BYTES_MAX`]; also the empty file.
     Inline(Vec<u8>),
@@ -213,6 +213,15 @@ impl Content {
         match self {
             Content::Inline(bytes) => bytes.len() as u64,
             Content::Chunks { size, .. } => *size,
+        }
+    }
+
+    /// Plain bytes that lie inline with the metadata.
+    #[must_use]
+    pub fn inline_bytes(&self) -> u64 {
+        match self {
+            Content::Inline(bytes) => bytes.len() as u64,
+            Content::Chunks { .. } => 0,
         }
     }
 }
@@ -254,7 +263,6 @@ pub struct Session {
 
 /// The answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
-#[rkyv(attr(allow(missing_docs, reason = "the fields are documented on the type itself")))]
 pub enum Response {
     /// A version was committed.
     Committed {
@@ -297,7 +305,6 @@ pub enum Response {
 
 /// Why a command or lookup failed. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Archive, Serialize, Deserialize)]
-#[rkyv(attr(allow(missing_docs, reason = "the fields are documented on the type itself")))]
 pub enum MetaError {
     /// Nothing has this name or inode (any more).
     #[error("not found")]

@@ -17,14 +17,20 @@
 
 mod codec;
 pub mod command;
+pub mod exec;
 pub mod keys;
 pub mod manifest;
 pub mod record;
+mod solo;
 mod state;
+#[cfg(test)]
+mod testing;
 pub mod txn;
 pub mod view;
 
 pub use command::{Attributes, Command, Condition, Content, Limit, MetaError, Place, Response, Session};
+pub use exec::exec;
 pub use manifest::{ManifestEntry, decode_page, encode_page};
 pub use record::{Counters, DomainRecord, Inode, SegmentRecord, SegmentState};
+pub use solo::{Damage, OpenError, ProposeError, SnapshotError, Solo, SoloOptions};
 pub use view::{Found, View};

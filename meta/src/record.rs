@@ -1,5 +1,7 @@
 //! What the keys lead to. Each value is a version byte and rkyv; see [`crate::keys`] for who has which.
 
+#![allow(missing_docs, reason = "rkyv derives public resolvers whose fields it leaves undocumented")]
+
 use proto::api::Kind;
 use proto::disk::{FormatError, WRAPPED_KEY_BYTES};
 use proto::port::WrappedKey;
@@ -139,7 +141,6 @@ pub struct SegmentRecord {
 
 /// What has become of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
-#[rkyv(attr(allow(missing_docs, reason = "the fields are documented on the type itself")))]
 pub enum SegmentState {
     /// Rows are being appended, or were when the node stopped.
     Open,

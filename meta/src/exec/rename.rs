@@ -1,0 +1,66 @@
+//! Moving a name, within a directory or across directories.
+
+use proto::InodeId;
+use proto::api::Kind;
+
+use super::names::{self, Spot};
+use crate::command::{MetaError, Place, Response};
+use crate::keys;
+use crate::record::{Inode, Name};
+use crate::txn::{KvTxn, load, store};
+
+/// Moves the name `from` (directory, name) to `to`.
+pub(super) fn rename(
+    txn: &mut impl KvTxn,
+    from: (InodeId, &str),
+    to: &Place,
+    replace: bool,
+    now_ns: u64,
+) -> Result<Response, MetaError> {
+    let (from_parent, from_name) = from;
+    names::check_directory(txn, from_parent)?;
+    let moved = names::child(txn, from_parent, from_name).ok_or(MetaError::NotFound)?;
+    let spot = names::find_spot(txn, to)?;
+    check_depth(txn, moved, &spot)?;
+    let target = spot.child(txn);
+    if let Some(target) = target {
+        if target.inode == moved.inode {
+            return Ok(Response::Renamed { inode: moved.inode });
+        }
+        check_replaceable(txn, moved, target, replace)?;
+    }
+
+    let mut record: Inode = load(txn, &keys::inode(moved.inode)).expect("invariant: a name stands for an inode");
+    let parent = spot.make_parents(txn, record.owner, now_ns);
+    if let Some(target) = target {
+        names::remove_object(txn, target);
+        names::remove_name(txn, parent, spot.name, now_ns);
+    }
+    names::remove_name(txn, from_parent, from_name, now_ns);
+    names::link(txn, parent, spot.name, moved.inode, moved.kind, now_ns);
+    record.parent = parent;
+    record.name = spot.name.to_owned();
+    store(txn, keys::inode(moved.inode), &record);
+    Ok(Response::Renamed { inode: moved.inode })
+}
+
+/// Checks that a directory does not go into itself or below, and that nothing comes to lie too deep.
+fn check_depth(txn: &impl KvTxn, moved: Name, spot: &Spot<'_>) -> Result<(), MetaError> {
+    if moved.kind != Kind::Directory {
+        return spot.check_parents(txn);
+    }
+    let depth = names::climb(txn, spot.directory, Some(moved.inode))?;
+    spot.check_depth(depth, Kind::Directory)
+}
+
+/// Checks that `moved` may take the place of `target`.
+fn check_replaceable(txn: &impl KvTxn, moved: Name, target: Name, replace: bool) -> Result<(), MetaError> {
+    if !replace {
+        return Err(MetaError::AlreadyExists);
+    }
+    match (moved.kind == Kind::Directory, target.kind == Kind::Directory) {
+        (false, true) => Err(MetaError::IsADirectory),
+        (true, false) => Err(MetaError::NotADirectory),
+        _ => names::check_removable(txn, target),
+    }
+}
