@@ -1,0 +1,195 @@
+//! What the node promises, each as one small run on simulated disks.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use chaos::sim::{DiskOptions, SimDisk, Simulation};
+use chunk::KeyRing;
+use node::{FileReadError, Node, NodeOptions, PutOptions, Target};
+use proto::limits::{CHUNK_BYTES_MIN, INLINE_BYTES_MAX, MANIFEST_PAGE_ENTRIES_MAX};
+use proto::path::FsPath;
+use proto::port::runtime;
+
+fn path(text: &str) -> FsPath {
+    FsPath::parse(text).unwrap()
+}
+
+async fn open(disks: Vec<SimDisk>) -> Node<SimDisk> {
+    let keys = Rc::new(KeyRing::generate(1, [7; 32]));
+    Node::open(NodeOptions::new(disks, keys)).await.unwrap().0
+}
+
+async fn put(node: &Node<SimDisk>, name: &str, bytes: &[u8]) {
+    let mut writer = node.create(path(name), PutOptions::default()).unwrap();
+    for part in bytes.chunks(100_000) {
+        writer.write(part).await.unwrap();
+    }
+    writer.finish().await.unwrap();
+}
+
+async fn get(node: &Node<SimDisk>, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Vec<u8>, FileReadError> {
+    let mut reader = node.open_file(&Target::Path(path(name)))?;
+    if let Some(range) = range {
+        reader.restrict(range);
+    }
+    let mut out = Vec::new();
+    while let Some(bytes) = reader.next().await {
+        out.extend_from_slice(&bytes?);
+    }
+    Ok(out)
+}
+
+fn random_bytes(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut out = vec![0; bytes];
+    chaos::sim::Random::new(seed).fill(&mut out);
+    out
+}
+
+/// Runs `main` with a fresh disk.
+fn run<T: 'static, F: Future<Output = T> + 'static>(seed: u64, main: impl FnOnce(SimDisk) -> F) -> T {
+    let mut simulation = Simulation::new(seed);
+    let disk = simulation.add_disk(DiskOptions::default());
+    simulation.run(main(disk)).unwrap()
+}
+
+#[test]
+fn a_file_of_many_chunks_is_a_tree_of_manifest_pages() {
+    run(1, |disk| async move {
+        // One chunk more than a page holds, even if every chunk were of the smallest size.
+        let bytes = random_bytes(1, CHUNK_BYTES_MIN * MANIFEST_PAGE_ENTRIES_MAX * 4);
+        let node = open(vec![disk.clone()]).await;
+        put(&node, "/large", &bytes).await;
+        node.close().await.unwrap();
+        let node = open(vec![disk]).await;
+        assert!(get(&node, "/large", None).await.unwrap() == bytes);
+        let len = bytes.len() as u64;
+        for range in [0..1, len - 1..len, len / 2 - 70_000..len / 2 + 70_000, len - 5..len + 5, 7..7, len..len + 1] {
+            let read = get(&node, "/large", Some(range.clone())).await.unwrap();
+            let clipped = range.start.min(len) as usize..range.end.min(len) as usize;
+            assert!(read == bytes[clipped], "{range:?}");
+        }
+    });
+}
+
+#[test]
+fn the_same_bytes_are_stored_once() {
+    run(2, |disk| async move {
+        let node = open(vec![disk.clone()]).await;
+        let bytes = random_bytes(2, 3 << 20);
+        // At the same time, so that one finds the other's chunks still on their way.
+        futures_util::future::join(put(&node, "/a", &bytes), put(&node, "/b", &bytes)).await;
+        put(&node, "/c", &bytes).await;
+        let stats = node.stats().await.unwrap();
+        assert_eq!((stats.logical_bytes, stats.store.unique_bytes), (9 << 20, 3 << 20));
+        node.close().await.unwrap();
+        let node = open(vec![disk]).await;
+        let recovered = node.stats().await.unwrap();
+        assert_eq!(recovered.store.unique_bytes, stats.store.unique_bytes);
+        assert_eq!((recovered.store.chunks, recovered.logical_bytes), (stats.store.chunks, stats.logical_bytes));
+        put(&node, "/d", &bytes).await;
+        assert_eq!(node.stats().await.unwrap().store.unique_bytes, 3 << 20);
+    });
+}
+
+#[test]
+fn concurrent_small_files_share_syncs() {
+    run(3, |disk| async move {
+        let node = open(vec![disk]).await;
+        let elapsed = |since: Duration| runtime::monotonic() - since;
+        for bytes in [INLINE_BYTES_MAX, 20_000] {
+            let start = runtime::monotonic();
+            for file in 0..64 {
+                put(&node, &format!("/alone-{bytes}-{file}"), &random_bytes(file, bytes)).await;
+            }
+            let alone = elapsed(start);
+            let start = runtime::monotonic();
+            let puts = (0..64).map(|file| {
+                let node = node.clone();
+                async move { put(&node, &format!("/together-{bytes}-{file}"), &random_bytes(1000 + file, bytes)).await }
+            });
+            futures_util::future::join_all(puts).await;
+            let together = elapsed(start);
+            assert!(together * 8 < alone, "{bytes} bytes: {together:?} together, {alone:?} one after the other");
+        }
+    });
+}
+
+#[test]
+fn damage_is_an_error_that_names_file_and_range() {
+    run(4, |disk| async move {
+        let node = open(vec![disk.clone()]).await;
+        let bytes = random_bytes(4, 1 << 20);
+        put(&node, "/precious", &bytes).await;
+        let (segment, length) =
+            disk.files().into_iter().find(|(name, _)| name.starts_with("segments/")).expect("a segment was written");
+        let mut damaged = 0;
+        for offset in (8192..(1 << 20).min(length)).step_by(50_000) {
+            assert!(disk.corrupt(&segment, offset, 3));
+            match get(&node, "/precious", None).await {
+                Ok(read) => assert!(read == bytes, "wrong bytes were returned"),
+                Err(FileReadError::Damaged { path, range, .. }) => {
+                    assert_eq!(path, "/precious");
+                    assert!(range.end <= 1 << 20 && !range.is_empty());
+                    damaged += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!(damaged > 10, "the damage was not noticed");
+        // Once every damaged block was met, the bytes can be stored again: such a block answers no more duplicates.
+        for start in (0..1 << 20).step_by(CHUNK_BYTES_MIN) {
+            let _ = get(&node, "/precious", Some(start..start + 1)).await;
+        }
+        put(&node, "/again", &bytes).await;
+        assert!(get(&node, "/again", None).await.unwrap() == bytes);
+    });
+}
+
+#[test]
+fn chunks_go_to_every_data_directory_and_come_back() {
+    let mut simulation = Simulation::new(5);
+    let disks: Vec<SimDisk> = (0..3).map(|_| simulation.add_disk(DiskOptions::default())).collect();
+    simulation
+        .run(async move {
+            let bytes: Vec<Vec<u8>> = (0..3).map(|seed| random_bytes(50 + seed, 70 << 20)).collect();
+            let node = open(disks.clone()).await;
+            for (file, bytes) in bytes.iter().enumerate() {
+                put(&node, &format!("/{file}"), bytes).await;
+            }
+            node.close().await.unwrap();
+            for disk in &disks {
+                assert!(disk.files().iter().any(|(name, _)| name.starts_with("segments/")), "a directory is unused");
+            }
+            // The order in which the directories are given does not matter.
+            let node = open(disks.iter().rev().cloned().collect()).await;
+            for (file, bytes) in bytes.iter().enumerate() {
+                assert!(get(&node, &format!("/{file}"), None).await.unwrap() == *bytes);
+            }
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_missing_or_foreign_data_directory_is_refused() {
+    let mut simulation = Simulation::new(6);
+    let disks: Vec<SimDisk> = (0..3).map(|_| simulation.add_disk(DiskOptions::default())).collect();
+    simulation
+        .run(async move {
+            let try_open = |disks: Vec<SimDisk>, key: u8| async move {
+                let keys = Rc::new(KeyRing::generate(1, [key; 32]));
+                Node::open(NodeOptions::new(disks, keys)).await.map(|_| ()).map_err(|error| error.to_string())
+            };
+            let pair = vec![disks[0].clone(), disks[1].clone()];
+            let node = open(pair.clone()).await;
+            put(&node, "/file", &random_bytes(6, 100_000)).await;
+            node.close().await.unwrap();
+            let error = try_open(vec![disks[0].clone()], 7).await.unwrap_err();
+            assert!(error.contains("1 were given, the node has 2"), "{error}");
+            let error = try_open(vec![disks[0].clone(), disks[2].clone()], 7).await.unwrap_err();
+            assert!(error.contains("directory 2 is blank"), "{error}");
+            let error = try_open(pair.clone(), 8).await.unwrap_err();
+            assert!(error.contains("ring key 1"), "{error}");
+            try_open(pair, 7).await.unwrap();
+        })
+        .unwrap();
+}
