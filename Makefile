@@ -37,7 +37,8 @@ binaries:
 # Process tests start real servers; they take the binaries from DFS_BIN_DIR and fail without them.
 test: binaries
 	DFS_BIN_DIR="$(abspath $(TARGET_DIR))/debug" $(CARGO) nextest run $(CARGO_FLAGS) --workspace --no-fail-fast
-	DFS_BIN_DIR="$(abspath $(TARGET_DIR))/debug" $(CARGO) test $(CARGO_FLAGS) --workspace --doc
+	$(CARGO) nextest run $(CARGO_FLAGS) -p chunk --no-default-features --features portable
+	$(CARGO) test $(CARGO_FLAGS) --workspace --doc
 
 verify:
 	$(CARGO) fmt --all --check
