@@ -438,3 +438,133 @@ impl Command {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// One command of each kind, each field with a value of its own.
+    fn examples() -> Vec<Command> {
+        let session = Some(Session { client: 0x11, sequence: 0x12, acked_below: 0x13 });
+        let at = || Place { parent: InodeId(0x21), make_dirs: vec!["a long directory".into()], name: "name".into() };
+        let attributes = || Attributes {
+            mode: Some(0o640),
+            mtime_ns: Some(0x31),
+            user_metadata: vec![("key".into(), "value".into())],
+            owner: 0x32,
+        };
+        vec![
+            Command::Format { now_ns: 0x41 },
+            Command::CreateDomain {
+                domain: DomainId(0x42),
+                chunker: 0x43,
+                ring_key: 0x44,
+                wrap_nonce: [0x45; 12],
+                wrapped_key: [0x46; 48],
+            },
+            Command::CommitFile {
+                at: at(),
+                content: Content::Chunks {
+                    size: 0x51,
+                    domain: DomainId(0x52),
+                    depth: 1,
+                    entries: vec![ManifestEntry { id: [0x53; 32], bytes: 0x51, location: 0x54 }],
+                },
+                attributes: attributes(),
+                condition: Condition::Version(VersionNumber(0x55)),
+                session,
+                now_ns: 0x56,
+                pin_epoch: 0x57,
+            },
+            Command::CommitFile {
+                at: at(),
+                content: Content::Inline(b"inline".to_vec()),
+                attributes: Attributes::default(),
+                condition: Condition::Absent,
+                session: None,
+                now_ns: 0x58,
+                pin_epoch: 0x59,
+            },
+            Command::MakeDirectory { at: at(), attributes: attributes(), session, now_ns: 0x61 },
+            Command::MakeSymlink { at: at(), target: "target".into(), attributes: attributes(), session, now_ns: 0x62 },
+            Command::Unlink {
+                parent: InodeId(0x63),
+                name: "name".into(),
+                inode: Some(InodeId(0x64)),
+                session,
+                now_ns: 0x65,
+            },
+            Command::Rename {
+                from_parent: InodeId(0x66),
+                from_name: "from".into(),
+                to: at(),
+                replace: true,
+                session,
+                now_ns: 0x67,
+            },
+            Command::SetAttributes {
+                inode: InodeId(0x68),
+                mode: Some(0x69),
+                mtime_ns: Some(0x6a),
+                symlink_target: Some("target".into()),
+                user_metadata: Some(vec![("key".into(), "value".into())]),
+                session,
+                now_ns: 0x6b,
+            },
+            Command::OpenSegment {
+                segment: SegmentId(0x71),
+                members: vec![DeviceId([0x72; 16]), DeviceId([0x73; 16])],
+                k: 1,
+                m: 1,
+                stream: 0x74,
+                now_ns: 0x75,
+            },
+            Command::SealSegment { segment: SegmentId(0x76), footer_offsets: vec![0x77, 0x78] },
+            Command::FreeSegment { segment: SegmentId(0x79) },
+        ]
+    }
+
+    #[test]
+    fn encodings_are_frozen() {
+        let mut all = Vec::new();
+        for command in examples() {
+            let bytes = command.encode();
+            assert_eq!(Command::decode(&bytes).as_ref(), Ok(&command));
+            all.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            all.extend_from_slice(&bytes);
+        }
+        crate::testing::golden("commands", &all, include_str!("../golden/commands.hex"));
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let mut bytes = Command::Format { now_ns: 1 }.encode();
+        bytes[0] = 2;
+        let what = "metadata command";
+        assert_eq!(Command::decode(&bytes), Err(FormatError::UnknownVersion { what, wrote: 2, understood: 1 }));
+        assert!(matches!(Command::decode(&[]), Err(FormatError::TooShort { .. })));
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        for command in examples() {
+            let bytes = command.encode();
+            for len in 0..bytes.len() {
+                assert_ne!(Command::decode(&bytes[..len]).as_ref(), Ok(&command), "truncation to {len} bytes");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_damaged_commands_never_panics(example in 0usize..12, bit: prop::sample::Index, cut: prop::sample::Index) {
+            let mut bytes = examples()[example].encode();
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let _ = Command::decode(&bytes);
+            bytes.truncate(cut.index(bytes.len()));
+            let _ = Command::decode(&bytes);
+        }
+    }
+}

@@ -7,7 +7,7 @@
 //!   the same bytes of state, whoever runs them.
 //! * [`keys`] and [`record`]: what the state is made of; [`txn`]: the ordered store that it lies in.
 //! * [`Solo`]: the embedded backend, a sealed write-ahead log and snapshots over one disk.
-//! * [`View`]: lookups.
+//! * [`view`]: lookups.
 //!
 //! Invariants:
 //!

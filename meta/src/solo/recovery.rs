@@ -74,7 +74,7 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
     let mut replay = Replay::default();
     let durable = base.as_ref().map(|base| base.last_lsn);
     // What is newer than the snapshot in use is damaged: the next snapshot removes it.
-    for last_lsn in listing.snapshots.iter().filter(|lsn| durable.is_some_and(|durable| **lsn > durable.0)) {
+    for last_lsn in listing.snapshots.iter().filter(|lsn| durable.is_none_or(|durable| **lsn > durable.0)) {
         files.snapshots.insert(*last_lsn, 0);
     }
     if let Some(base) = base {

@@ -31,9 +31,15 @@ impl<D: Disk> Window<D> {
         assert!(offset.is_multiple_of(SECTOR_BYTES as u64), "invariant: structures start on sectors");
         let end = self.start + self.valid as u64;
         if offset < self.start || offset + len as u64 > end {
-            let buf = self.disk.buffer(len.next_multiple_of(SECTOR_BYTES).max(WINDOW_BYTES));
+            let want = len.next_multiple_of(SECTOR_BYTES).max(WINDOW_BYTES);
+            let mut buf = std::mem::replace(&mut self.held, AlignedBuf::zeroed(0));
+            if buf.capacity() < want {
+                buf = self.disk.buffer(want);
+            }
+            buf.set_len(want);
+            self.valid = 0;
             let (read, held) = self.file.read_at(buf, offset).await;
-            (self.start, self.valid, self.held) = (offset, read?, held);
+            (self.held, self.start, self.valid) = (held, offset, read?);
         }
         let from = (offset - self.start) as usize;
         Ok(&self.held[from..self.valid.min(from + len)])
