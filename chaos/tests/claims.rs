@@ -6,7 +6,7 @@ use std::time::Duration;
 use chaos::sim::{DiskOptions, SimDisk, Simulation};
 use chunk::KeyRing;
 use node::{FileReadError, Node, NodeOptions, PutOptions, Target};
-use proto::limits::{CHUNK_BYTES_MIN, INLINE_BYTES_MAX, MANIFEST_PAGE_ENTRIES_MAX};
+use proto::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, INLINE_BYTES_MAX, MANIFEST_PAGE_ENTRIES_MAX};
 use proto::path::FsPath;
 use proto::port::runtime;
 
@@ -67,6 +67,25 @@ fn a_file_of_many_chunks_is_a_tree_of_manifest_pages() {
             let read = get(&node, "/large", Some(range.clone())).await.unwrap();
             let clipped = range.start.min(len) as usize..range.end.min(len) as usize;
             assert!(read == bytes[clipped], "{range:?}");
+        }
+    });
+}
+
+#[test]
+fn manifests_of_every_shape_read_back() {
+    run(7, |disk| async move {
+        let keys = Rc::new(KeyRing::generate(1, [7; 32]));
+        let options = NodeOptions { manifest_page_entries: 2, ..NodeOptions::new(vec![disk], keys) };
+        let node = Node::open(options).await.unwrap().0;
+        // With two entries a page, these files have 1 to 17 or more chunks: every way in which levels can be full.
+        let bytes = random_bytes(7, 18 * CHUNK_BYTES_MAX);
+        for chunks in 1..=18 {
+            let bytes = &bytes[..chunks * CHUNK_BYTES_MAX];
+            put(&node, "/file", bytes).await;
+            assert!(get(&node, "/file", None).await.unwrap() == bytes, "{chunks}");
+            let middle = bytes.len() as u64 / 2;
+            let part = get(&node, "/file", Some(middle..middle + 10)).await.unwrap();
+            assert_eq!(part, bytes[middle as usize..][..10]);
         }
     });
 }

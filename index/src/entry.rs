@@ -1,7 +1,7 @@
 //! One index entry: 24 bytes, a truncated id and a packed location.
 //!
 //! ```text
-//!   0   id bits 0-95 [12]        the partition implies 6 more, so a candidate is wrong once in 2^96 lookups or rarer
+//!   0   id bits 24-119 [12]      the partition implies 6 of the first 20, so two ids are mistaken once in 2^102
 //!  12   segment number u32       see `segments`
 //!  16   column 6 | offset/64 20 | sectors 11 | ordinal 12, 49 bits of a u64
 //! ```
@@ -24,9 +24,10 @@ pub(crate) struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 24);
 
-/// The part of an id that an entry keeps. Ids are keyed hashes, so any of their bits are as good as random.
+/// The part of an id that an entry keeps: none of the bits that chose the partition. Ids are keyed hashes, so any other
+/// bits are as good as random.
 fn tag(id: &ChunkId) -> [u8; 12] {
-    id.0[..12].try_into().expect("twelve bytes of thirty-two")
+    id.0[3..15].try_into().expect("twelve bytes of thirty-two")
 }
 
 impl Entry {
@@ -56,6 +57,6 @@ impl Entry {
     }
 
     pub(crate) fn hash_of(id: &ChunkId) -> u64 {
-        u64::from_le_bytes(id.0[4..12].try_into().expect("eight bytes of thirty-two"))
+        u64::from_le_bytes(id.0[7..15].try_into().expect("eight bytes of thirty-two"))
     }
 }

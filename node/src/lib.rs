@@ -51,6 +51,7 @@ struct Inner<D: Disk> {
     meta: Solo<D>,
     store: Store<D, MetaLog<D>>,
     domain: Domain,
+    manifest_page_entries: usize,
 }
 
 /// A dedup domain, opened.

@@ -68,17 +68,26 @@ impl<D: Disk> Inner<D> {
 }
 
 /// Builds a manifest from chunks in file order.
-#[derive(Default)]
 pub(crate) struct ManifestBuilder {
     /// Chunks whose rows may not be durable yet, in file order.
     window: VecDeque<StoredChunk>,
     window_bytes: usize,
-    /// Entries by level, chunks first; every level but the last has fewer than a page.
+    /// Entries by level, chunks first: 1 to `page_entries_max` of them on each level.
     levels: Vec<Vec<ManifestEntry>>,
     size: u64,
+    page_entries_max: usize,
 }
 
 impl ManifestBuilder {
+    /// Returns a builder of pages of up to `page_entries_max` entries.
+    ///
+    /// # Panics
+    /// If that is below 2 or above [`MANIFEST_PAGE_ENTRIES_MAX`].
+    pub(crate) fn new(page_entries_max: usize) -> ManifestBuilder {
+        assert!((2..=MANIFEST_PAGE_ENTRIES_MAX).contains(&page_entries_max), "invariant: a tree branches");
+        ManifestBuilder { window: VecDeque::new(), window_bytes: 0, levels: Vec::new(), size: 0, page_entries_max }
+    }
+
     /// Whether no chunk was added.
     pub(crate) fn is_empty(&self) -> bool {
         self.size == 0
@@ -106,8 +115,10 @@ impl ManifestBuilder {
         }
         let mut depth = 0;
         while depth + 1 < self.levels.len() {
-            self.store_page(node, depth).await?;
+            let page = std::mem::take(self.level(depth));
+            let entry = store_page(node, &page).await?;
             depth += 1;
+            self.add(node, depth, entry).await?;
         }
         let entries = self.levels.pop().unwrap_or_default();
         assert!(depth <= usize::from(MANIFEST_DEPTH_MAX), "invariant: four levels hold any file");
@@ -118,27 +129,22 @@ impl ManifestBuilder {
         let Some(chunk) = self.window.pop_front() else { return Ok(()) };
         self.window_bytes -= chunk.waiting_bytes;
         let entry = settle(node, chunk).await?;
-        let mut level = 0;
-        self.level(level).push(entry);
-        while self.level(level).len() > MANIFEST_PAGE_ENTRIES_MAX {
-            let last = self.level(level).pop().expect("invariant: more than a page of entries");
-            self.store_page(node, level).await?;
-            self.level(level).push(last);
-            level += 1;
-        }
-        Ok(())
+        self.add(node, 0, entry).await
     }
 
-    /// Stores the page of `level` and adds it to the level above.
-    async fn store_page<D: Disk>(&mut self, node: &Inner<D>, level: usize) -> Result<(), StoreError> {
-        let entries = std::mem::take(self.level(level));
-        if entries.is_empty() {
-            return Ok(());
+    /// Adds an entry to `level`. Full pages that stand in its way are stored first, from the bottom up.
+    async fn add<D: Disk>(
+        &mut self,
+        node: &Inner<D>,
+        mut level: usize,
+        mut entry: ManifestEntry,
+    ) -> Result<(), StoreError> {
+        while self.level(level).len() == self.page_entries_max {
+            let page = std::mem::replace(self.level(level), vec![entry]);
+            entry = store_page(node, &page).await?;
+            level += 1;
         }
-        let page = node.store_chunk(&encode_page(&entries)).await;
-        let stored = settle(node, page).await?;
-        let bytes = entries.iter().map(|entry| entry.bytes).sum();
-        self.level(level + 1).push(ManifestEntry { bytes, ..stored });
+        self.level(level).push(entry);
         Ok(())
     }
 
@@ -148,6 +154,14 @@ impl ManifestBuilder {
         }
         &mut self.levels[level]
     }
+}
+
+/// Stores a page and returns the entry for it.
+async fn store_page<D: Disk>(node: &Inner<D>, page: &[ManifestEntry]) -> Result<ManifestEntry, StoreError> {
+    let chunk = node.store_chunk(&encode_page(page)).await;
+    let stored = settle(node, chunk).await?;
+    let bytes = page.iter().map(|entry| entry.bytes).sum();
+    Ok(ManifestEntry { bytes, ..stored })
 }
 
 /// Waits until a chunk is durable.

@@ -9,7 +9,7 @@ use chunk::{ChunkerId, DomainKey, chunker};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use meta::{Command, SegmentState, Solo, SoloOptions};
 use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, Superblock};
-use proto::limits::{SECTOR_BYTES, SEGMENT_PIECE_BYTES};
+use proto::limits::{MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES};
 use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, Geometry};
 use shard::recovery::{ListedSegment, ListedState, RecoveredSegment, recover_segment};
@@ -36,13 +36,21 @@ pub struct NodeOptions<D> {
     pub piece_bytes: u64,
     /// Bytes of metadata log after which a snapshot is taken.
     pub snapshot_after_wal_bytes: u64,
+    /// Entries of one manifest page; fewer in simulation, so that small files have deep trees.
+    pub manifest_page_entries: usize,
 }
 
 impl<D> NodeOptions<D> {
     /// The options of a production node.
     #[must_use]
     pub fn new(disks: Vec<D>, keys: Rc<dyn KeyProvider>) -> NodeOptions<D> {
-        NodeOptions { disks, keys, piece_bytes: SEGMENT_PIECE_BYTES, snapshot_after_wal_bytes: 64 << 20 }
+        NodeOptions {
+            disks,
+            keys,
+            piece_bytes: SEGMENT_PIECE_BYTES,
+            snapshot_after_wal_bytes: 64 << 20,
+            manifest_page_entries: MANIFEST_PAGE_ENTRIES_MAX,
+        }
     }
 }
 
@@ -85,8 +93,7 @@ impl<D: Disk> Node<D> {
         let meta = Solo::open(solo).await?;
         let domain = open_domain(&meta, &*options.keys, cluster).await?;
         let recovered = recover_segments(&meta, &members, cluster, &*options.keys, &mut report).await?;
-        let metadata_is_new = meta.was_formatted();
-        remove_unlisted(&members, &recovered, metadata_is_new, &mut report).await?;
+        remove_unlisted(&members, &recovered, &mut report).await?;
         let store_options = StoreOptions {
             members,
             cluster,
@@ -99,7 +106,17 @@ impl<D: Disk> Node<D> {
         report.segments = recovered.len();
         let store = Store::open(store_options, recovered);
         report.chunks = store.stats().chunks;
-        Ok((Node(Rc::new(Inner { cluster, disks: options.disks, meta, store, domain })), report))
+        Ok((
+            Node(Rc::new(Inner {
+                cluster,
+                disks: options.disks,
+                meta,
+                store,
+                domain,
+                manifest_page_entries: options.manifest_page_entries,
+            })),
+            report,
+        ))
     }
 }
 
@@ -251,7 +268,6 @@ async fn recover_segments<D: Disk>(
 async fn remove_unlisted<D: Disk>(
     members: &[Member<D>],
     recovered: &[RecoveredSegment],
-    metadata_is_new: bool,
     report: &mut OpenReport,
 ) -> Result<(), OpenError> {
     for (place, member) in members.iter().enumerate() {
@@ -270,9 +286,6 @@ async fn remove_unlisted<D: Disk>(
             let file = member.disk.open(&name).await.map_err(failed)?;
             let (read, first_row) = file.read_at(AlignedBuf::zeroed(SECTOR_BYTES), SECTOR_BYTES as u64).await;
             if read.map_err(failed)? == SECTOR_BYTES && PieceHeader::parse(&first_row).is_ok() {
-                if metadata_is_new {
-                    return Err(OpenError::MetadataLost { directory: place + 1, name });
-                }
                 let warning = format!("{name} holds rows but is not listed in the metadata; it was left alone");
                 report.warnings.push(warning);
                 continue;

@@ -66,7 +66,7 @@ impl<D: Disk> Node<D> {
         if path.names().is_empty() {
             return Err(ChangeError::Root);
         }
-        let manifest = ManifestBuilder::default();
+        let manifest = ManifestBuilder::new(self.0.manifest_page_entries);
         Ok(FileWriter { node: self.clone(), path, options, buffer: Vec::new(), manifest })
     }
 }

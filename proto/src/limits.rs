@@ -16,8 +16,8 @@ pub const ROW_QUEUE_BYTES_MAX: usize = 64 << 20;
 pub const SEGMENTS_OPEN_MAX: usize = 2;
 /// Segment files that a core keeps open for reading.
 pub const SEGMENT_FILES_OPEN_MAX: usize = 512;
-/// Row tables that a core keeps in memory to confirm duplicates.
-pub const ROW_TABLES_CACHED_MAX: usize = 1024;
+/// Encoded bytes of the row tables that a core keeps in memory to confirm duplicates.
+pub const ROW_TABLES_CACHED_BYTES_MAX: usize = 32 << 20;
 /// Stored bytes of one upload that may wait for their rows.
 pub const UPLOAD_WINDOW_BYTES_MAX: usize = 4 << 20;
 /// Chunks of one download that are read ahead.
@@ -44,7 +44,7 @@ pub const INLINE_BYTES_MAX: usize = 4 << 10;
 pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// Entries of one manifest page; a longer manifest is a tree of pages.
 pub const MANIFEST_PAGE_ENTRIES_MAX: usize = 1024;
-/// Depth of a manifest tree. Four levels of 1,024 entries hold 64 PiB of 64 KiB chunks.
+/// Levels of pages below a manifest's root. Three of them hold 64 PiB of 64 KiB chunks already.
 pub const MANIFEST_DEPTH_MAX: u8 = 4;
 /// Bytes of one path component.
 pub const NAME_BYTES_MAX: usize = 255;

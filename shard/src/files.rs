@@ -39,7 +39,7 @@ impl<D: Disk> SegmentFiles<D> {
         }
         let disk = self.members.get(&device).ok_or(std::io::ErrorKind::NotFound)?;
         let file = disk.open(&piece_name(segment, usize::from(column))).await?;
-        self.open.borrow_mut().insert((segment, column), file.clone());
+        self.open.borrow_mut().insert((segment, column), file.clone(), 1);
         Ok(file)
     }
 }

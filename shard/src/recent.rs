@@ -1,44 +1,58 @@
-//! A bounded map that forgets what was not used for longest.
+//! A map of bounded cost that forgets what was not used for longest.
 
 use std::collections::BTreeMap;
 
 /// See the module. Both operations cost a logarithm of the number of entries.
 #[derive(Debug)]
 pub struct Recent<K, V> {
-    entries: BTreeMap<K, (u64, V)>,
+    entries: BTreeMap<K, Entry<V>>,
     order: BTreeMap<u64, K>,
     uses: u64,
-    entries_max: usize,
+    cost: usize,
+    cost_max: usize,
+}
+
+#[derive(Debug)]
+struct Entry<V> {
+    used: u64,
+    cost: usize,
+    value: V,
 }
 
 impl<K: Ord + Clone, V> Recent<K, V> {
-    /// Returns an empty map that keeps up to `entries_max` entries.
+    /// Returns an empty map whose entries may cost up to `cost_max` together.
     #[must_use]
-    pub fn new(entries_max: usize) -> Recent<K, V> {
-        Recent { entries: BTreeMap::new(), order: BTreeMap::new(), uses: 0, entries_max }
+    pub fn new(cost_max: usize) -> Recent<K, V> {
+        Recent { entries: BTreeMap::new(), order: BTreeMap::new(), uses: 0, cost: 0, cost_max }
     }
 
     /// Returns the value and counts this as a use.
     pub fn get(&mut self, key: &K) -> Option<&V> {
-        let (used, value) = self.entries.get_mut(key)?;
-        self.order.remove(used);
+        let entry = self.entries.get_mut(key)?;
+        self.order.remove(&entry.used);
         self.uses += 1;
-        *used = self.uses;
+        entry.used = self.uses;
         self.order.insert(self.uses, key.clone());
-        Some(value)
+        Some(&entry.value)
     }
 
-    /// Inserts or replaces a value; the entry used least recently leaves if there are too many.
-    pub fn insert(&mut self, key: K, value: V) {
+    /// Inserts or replaces a value; the entries used least recently leave until the cost is in its bound. The newest
+    /// entry stays whatever it costs.
+    pub fn insert(&mut self, key: K, value: V, cost: usize) {
         self.uses += 1;
-        if let Some((used, _)) = self.entries.insert(key.clone(), (self.uses, value)) {
-            self.order.remove(&used);
+        let entry = Entry { used: self.uses, cost, value };
+        self.cost += cost;
+        if let Some(replaced) = self.entries.insert(key.clone(), entry) {
+            self.order.remove(&replaced.used);
+            self.cost -= replaced.cost;
         }
         self.order.insert(self.uses, key);
-        if self.entries.len() > self.entries_max
+        while self.cost > self.cost_max
+            && self.order.len() > 1
             && let Some((_, oldest)) = self.order.pop_first()
+            && let Some(forgotten) = self.entries.remove(&oldest)
         {
-            self.entries.remove(&oldest);
+            self.cost -= forgotten.cost;
         }
     }
 }
@@ -50,13 +64,16 @@ mod tests {
     #[test]
     fn the_least_recently_used_entry_leaves() {
         let mut recent = Recent::new(2);
-        recent.insert(1, 'a');
-        recent.insert(2, 'b');
+        recent.insert(1, 'a', 1);
+        recent.insert(2, 'b', 1);
         assert_eq!(recent.get(&1), Some(&'a'));
-        recent.insert(3, 'c');
+        recent.insert(3, 'c', 1);
         assert_eq!(recent.get(&2), None);
-        recent.insert(3, 'd');
+        recent.insert(3, 'd', 1);
         assert_eq!(recent.get(&1), Some(&'a'));
         assert_eq!(recent.get(&3), Some(&'d'));
+        recent.insert(4, 'e', 9);
+        assert_eq!(recent.get(&3), None);
+        assert_eq!(recent.get(&4), Some(&'e'), "the newest stays");
     }
 }

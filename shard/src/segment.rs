@@ -311,6 +311,8 @@ async fn create_piece<D: Disk>(
     sector.pad_to_sector();
     file.write_durable_at(sector, 0).await.0?;
     member.disk.sync_dir(SEGMENT_DIR).await?;
+    // The directory itself may be new.
+    member.disk.sync_dir("").await?;
     Ok(file)
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use ec::Code;
 use index::{Coverage, Index, Lookup};
 use proto::disk::{FixedHeader, PieceHeader, RowTable};
-use proto::limits::{ROW_TABLES_CACHED_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES};
+use proto::limits::{ROW_TABLES_CACHED_BYTES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES};
 use proto::port::{Disk, DiskFile, KeyProvider};
 use proto::{ChunkId, ClusterId, Geometry, Location, RowNumber, SegmentId};
 
@@ -114,7 +114,7 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
             options,
             segments: RefCell::default(),
             index: RefCell::new(Index::new()),
-            tables: RefCell::new(Recent::new(ROW_TABLES_CACHED_MAX)),
+            tables: RefCell::new(Recent::new(ROW_TABLES_CACHED_BYTES_MAX)),
             next_segment: Cell::new(1),
             unique_bytes: Cell::new(0),
             stored_bytes: Cell::new(0),
@@ -263,9 +263,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             Some(table) => table,
             None => {
                 let Ok(Some(table)) = self.read_table(&segment, &place).await else { return false };
-                let table = Rc::new(table);
-                self.tables.borrow_mut().insert((segment.id, place.row), table.clone());
-                table
+                self.keep_table(segment.id, place.row, table)
             }
         };
         let here =
@@ -274,6 +272,13 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         block
             .and_then(|block| block.entry.chunks.get(usize::from(location.ordinal)))
             .is_some_and(|chunk| chunk.id == *id)
+    }
+
+    fn keep_table(&self, segment: SegmentId, row: RowNumber, table: RowTable) -> Rc<RowTable> {
+        let cost = table.encoded_bytes();
+        let table = Rc::new(table);
+        self.tables.borrow_mut().insert((segment, row), table.clone(), cost);
+        table
     }
 
     /// Reads a row's table from its first piece.
@@ -342,7 +347,6 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
 
     fn row_durable(&self, segment: &Rc<Segment>, row: &SealedRow) {
         self.index_row(segment.id, &row.table);
-        let key = (segment.id, row.place.row);
-        self.tables.borrow_mut().insert(key, Rc::new(row.table.clone()));
+        self.keep_table(segment.id, row.place.row, row.table.clone());
     }
 }

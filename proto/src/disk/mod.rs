@@ -21,7 +21,7 @@ pub use block::{BLOCK_HEADER_BYTES, BlockEntry, BlockHeader, ChunkEntry, Codec};
 pub use piece::{PIECE_CARRIES_TABLE, PieceColumn, PieceHeader, head_bytes};
 pub use segment::{FooterHeader, SegmentHeader};
 pub use snapshot::{SnapshotFrame, SnapshotHeader};
-pub use superblock::{SUPERBLOCK_COPIES, SUPERBLOCK_FILE_BYTES, Superblock};
+pub use superblock::{SUPERBLOCK_COPIES, SUPERBLOCK_FILE_BYTES, SUPERBLOCK_HAS_METADATA, Superblock};
 pub use table::{RowTable, TableBlock};
 pub use wal::{WalBatchHeader, WalHeader};
 

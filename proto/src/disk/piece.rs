@@ -51,7 +51,8 @@ pub struct PieceHeader {
     pub device: DeviceId,
     /// The row.
     pub row: U64,
-    /// XXH3-128 over segment, row, geometry and [`PieceHeader::columns`]: the same in all pieces of the row.
+    /// XXH3-128 over segment, tag, row, geometry, table length and [`PieceHeader::columns`]: the same in all pieces of
+    /// the row.
     pub row_digest: U128,
     /// Which column this piece is.
     pub column: u8,

@@ -13,6 +13,8 @@ use crate::limits::SECTOR_BYTES;
 
 /// Copies of the superblock, one per sector.
 pub const SUPERBLOCK_COPIES: usize = 4;
+/// Flag: the node's metadata was made. A start that finds none has lost it, and must not begin anew.
+pub const SUPERBLOCK_HAS_METADATA: u32 = 1;
 /// Bytes of the superblock file.
 pub const SUPERBLOCK_FILE_BYTES: usize = SUPERBLOCK_COPIES * SECTOR_BYTES;
 
@@ -48,8 +50,10 @@ pub struct Superblock {
     pub device_count: U16,
     /// Bytes of one segment piece.
     pub piece_bytes: U64,
+    /// [`SUPERBLOCK_HAS_METADATA`] or nothing.
+    pub flags: U32,
     #[doc(hidden)]
-    pub reserved: [u8; 416],
+    pub reserved: [u8; 412],
     #[doc(hidden)]
     pub header_checksum: U64,
 }
@@ -64,6 +68,7 @@ impl FixedHeader for Superblock {
         require(self.geometry_code.get() == GEOMETRY_CODE_CAUCHY, Self::WHAT, "geometry_code")?;
         require(self.device_ordinal < self.device_count, Self::WHAT, "device_ordinal")?;
         require(self.incarnation.get() < 1 << 40, Self::WHAT, "incarnation")?;
+        require(self.flags.get() & !SUPERBLOCK_HAS_METADATA == 0, Self::WHAT, "flags")?;
         require(self.reserved.iter().all(|byte| *byte == 0), Self::WHAT, "reserved")
     }
 }
@@ -101,6 +106,7 @@ mod tests {
             device_ordinal: 7.into(),
             device_count: 9.into(),
             piece_bytes: (64 << 20).into(),
+            flags: SUPERBLOCK_HAS_METADATA.into(),
             ..Superblock::blank()
         };
         superblock.finish();
