@@ -4,7 +4,6 @@
 //! can make a caller write outside of its target, and no answer can make a listing endless.
 
 use proto::api::{Entry, Kind, Listing, header};
-use proto::limits::LIST_PAGE_ENTRIES_DEFAULT;
 use proto::path::FsPath;
 use ureq::http::Method;
 
@@ -45,8 +44,10 @@ impl Children {
 
     fn fetch(&self, cursor: Option<&str>) -> Result<Listing, ClientError> {
         let transport = self.client.transport();
-        let cursor = cursor.map_or(String::new(), |cursor| format!("&cursor={}", encode(cursor)));
-        let target = format!("{}?limit={LIST_PAGE_ENTRIES_DEFAULT}{cursor}", fs_target(&self.directory));
+        // The first page takes no parameters: a server refuses those of a listing on what is not a directory, before it
+        // says what it is.
+        let cursor = cursor.map_or(String::new(), |cursor| format!("?cursor={}", encode(cursor)));
+        let target = format!("{}{cursor}", fs_target(&self.directory));
         let call = read(Method::GET, target);
         let mut attempt = 1;
         loop {

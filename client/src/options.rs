@@ -35,9 +35,9 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// Bridges a restart of the server of about six seconds.
+    /// Bridges a restart of the server of six seconds at least, thirteen at most.
     fn default() -> RetryPolicy {
-        RetryPolicy { attempts_max: 8, backoff_min: Duration::from_millis(50), backoff_max: Duration::from_secs(2) }
+        RetryPolicy { attempts_max: 12, backoff_min: Duration::from_millis(50), backoff_max: Duration::from_secs(2) }
     }
 }
 
@@ -86,6 +86,8 @@ mod tests {
         assert_eq!(policy.backoff(1), Duration::from_millis(50));
         assert_eq!(policy.backoff(2), Duration::from_millis(100));
         assert_eq!(policy.backoff(u32::MAX), policy.backoff_max);
+        let longest: Duration = (1..policy.attempts_max).map(|attempt| policy.backoff(attempt)).sum();
+        assert_eq!(longest, Duration::from_millis(13_150));
     }
 
     #[test]

@@ -339,6 +339,9 @@ fn answer_read(state: &mut State, request: &Request) -> Answer {
     if request.query.contains_key("stat") {
         return json(200, &entry);
     }
+    if object.kind != Kind::Directory && !request.query.is_empty() {
+        return error(400, "bad_query", false);
+    }
     let mut answer = match object.kind {
         Kind::Directory if request.method == "GET" => list(state, request),
         _ => Answer { status: 200, headers: Vec::new(), body: object.content.clone() },
