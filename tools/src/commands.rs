@@ -118,7 +118,7 @@ fn stat(context: &Context, path: &FsPath) -> Result<(), Failure> {
         ("id", entry.id),
         ("mode", format!("{:04o} {}", entry.mode, mode_text(entry.kind, entry.mode))),
         ("modified", entry.modified_at),
-        ("created", entry.created_at),
+        ("committed", entry.created_at),
     ];
     if entry.kind == Kind::File {
         rows.push(("size", format!("{} ({} bytes)", human_bytes(entry.size), entry.size)));

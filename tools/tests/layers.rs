@@ -226,7 +226,7 @@ fn a_planted_edge_is_found_whatever_its_kind() {
 #[test]
 fn a_crate_without_a_layer_is_found() {
     let dependency = json!({ "name": "proto", "kind": null, "path": "/proto" });
-    assert_eq!(planted("helpers", "Apache-2.0", &dependency, &json!("MIT")).len(), 1);
+    assert_eq!(planted("misc", "Apache-2.0", &dependency, &json!("MIT")).len(), 1);
 }
 
 #[test]
