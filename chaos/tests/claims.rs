@@ -8,7 +8,7 @@ use chunk::KeyRing;
 use node::{FileReadError, Node, NodeOptions, PutOptions, Target};
 use proto::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, INLINE_BYTES_MAX, MANIFEST_PAGE_ENTRIES_MAX};
 use proto::path::FsPath;
-use proto::port::runtime;
+use proto::port::{Disk, runtime};
 
 fn path(text: &str) -> FsPath {
     FsPath::parse(text).unwrap()
@@ -211,4 +211,21 @@ fn a_missing_or_foreign_data_directory_is_refused() {
             try_open(pair, 7).await.unwrap();
         })
         .unwrap();
+}
+
+#[test]
+fn lost_metadata_is_never_taken_for_a_new_node() {
+    run(8, |disk| async move {
+        let node = open(vec![disk.clone()]).await;
+        put(&node, "/inline", b"small").await;
+        node.close().await.unwrap();
+        for name in disk.list("meta").await.unwrap() {
+            disk.remove(&format!("meta/{name}")).await.unwrap();
+        }
+        for _ in 0..2 {
+            let keys = Rc::new(KeyRing::generate(1, [7; 32]));
+            let error = Node::open(NodeOptions::new(vec![disk.clone()], keys)).await.map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains("metadata is gone"), "{error}");
+        }
+    });
 }

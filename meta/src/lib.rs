@@ -3,11 +3,11 @@
 //! Read it in this order:
 //!
 //! * [`command`]: what can be asked and answered; [`manifest`]: what a long file's content is a tree of.
-//! * [`exec`]: the one pure function that applies a command. No clock, no randomness, no I/O: the same commands make
+//! * [`exec()`]: the one pure function that applies a command. No clock, no randomness, no I/O: the same commands make
 //!   the same bytes of state, whoever runs them.
 //! * [`keys`] and [`record`]: what the state is made of; [`txn`]: the ordered store that it lies in.
 //! * [`Solo`]: the embedded backend, a sealed write-ahead log and snapshots over one disk.
-//! * [`view`]: lookups.
+//! * [`View`], for lookups.
 //!
 //! Invariants:
 //!

@@ -41,14 +41,6 @@ pub enum OpenError {
     /// The metadata could not be recovered.
     #[error("metadata: {0}")]
     Meta(#[from] meta::OpenError),
-    /// There is data but no metadata: restore the directory `meta` of the first data directory, then start again.
-    #[error("data directory {directory} holds data ({name}) but the metadata is gone; restore `meta` from a backup")]
-    MetadataLost {
-        /// Its place among those given, counted from 1.
-        directory: usize,
-        /// A file with data.
-        name: String,
-    },
     /// The metadata log took no further command.
     #[error("metadata: {0}")]
     Log(#[from] ChangeError),

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use chunk::{ChunkerId, DomainKey, chunker};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use meta::{Command, SegmentState, Solo, SoloOptions};
-use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, Superblock};
+use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, SUPERBLOCK_HAS_METADATA, Superblock};
 use proto::limits::{MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES};
 use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, Geometry};
@@ -89,8 +89,10 @@ impl<D: Disk> Node<D> {
             stream: 0,
             keys: options.keys.clone(),
             snapshot_after_wal_bytes: options.snapshot_after_wal_bytes,
+            must_exist: superblock.flags.get() & SUPERBLOCK_HAS_METADATA != 0,
         };
         let meta = Solo::open(solo).await?;
+        mark_metadata(&members[0].disk, superblock).await?;
         let domain = open_domain(&meta, &*options.keys, cluster).await?;
         let recovered = recover_segments(&meta, &members, cluster, &*options.keys, &mut report).await?;
         remove_unlisted(&members, &recovered, &mut report).await?;
@@ -173,6 +175,17 @@ async fn claim_devices<D: Disk>(
     let first = devices[0].0.clone();
     let members = devices.into_iter().map(|(superblock, disk)| Member { device: superblock.device, disk }).collect();
     Ok((members, first))
+}
+
+/// Notes on the first device that the node's metadata was made, so that its loss is never taken for a new node.
+async fn mark_metadata<D: Disk>(disk: &D, mut superblock: Superblock) -> Result<(), OpenError> {
+    if superblock.flags.get() & SUPERBLOCK_HAS_METADATA == 0 {
+        superblock.flags = SUPERBLOCK_HAS_METADATA.into();
+        superblock.sequence += 1;
+        let stored = superblock::store(disk, &mut superblock).await;
+        stored.map_err(|source| OpenError::Device { directory: 1, source })?;
+    }
+    Ok(())
 }
 
 /// Writes first superblocks to devices that hold nothing of a node.

@@ -91,6 +91,9 @@ pub enum OpenError {
         /// What the device said.
         source: io::Error,
     },
+    /// The store was formatted before, and nothing of it is left.
+    #[error("the metadata is gone: bring the directory `meta` back from a copy of the disk")]
+    Lost,
     /// The new store's first command failed.
     #[error("the new metadata store could not be formatted: {0}")]
     Format(ProposeError),

@@ -62,6 +62,8 @@ pub struct SoloOptions<D> {
     pub keys: Rc<dyn KeyProvider>,
     /// Bytes of log after which a snapshot is taken by itself.
     pub snapshot_after_wal_bytes: u64,
+    /// Whether this store was formatted before: finding nothing then means that it is lost, and is an error.
+    pub must_exist: bool,
 }
 
 /// The metadata service on its embedded log. Clones share it.
@@ -82,8 +84,6 @@ struct Inner<D: Disk> {
 struct Core<F> {
     state: State,
     last_applied: Lsn,
-    /// Whether this start made the root directory.
-    formatted: bool,
     queue: VecDeque<Queued>,
     queue_bytes: usize,
     /// The log; with the committer while that runs.
@@ -146,16 +146,8 @@ impl<D: Disk> Solo<D> {
             let format = Command::Format { now_ns: runtime::unix_ns() };
             let response = solo.propose(VirtualShard(0), format).await.map_err(OpenError::Format)?;
             assert_eq!(response, Response::Made { inode: InodeId::ROOT }, "invariant: there was no root");
-            solo.0.core.borrow_mut().formatted = true;
         }
         Ok(solo)
-    }
-
-    /// Whether this start found nothing at all and made a new, empty store. Data without metadata means that the
-    /// metadata is lost or elsewhere: a caller that has data must then refuse to go on.
-    #[must_use]
-    pub fn was_formatted(&self) -> bool {
-        self.0.core.borrow().formatted
     }
 
     /// Makes `command` durable, applies it and returns its answer. Concurrent commands share a sync.

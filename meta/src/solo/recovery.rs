@@ -8,7 +8,9 @@
 //!   built on it.
 //! * Then a new file is made durable, whose header names the next command. From that moment the file before it ends
 //!   there, so a torn tail stays harmless in later starts, and bytes beyond it are never looked at again.
-//! * Only then are files removed that hold nothing needed. So a crash anywhere in between repeats the same decisions.
+//! * Only then are files removed that hold nothing needed. Making the new file durable made every name that was seen
+//!   durable too, so a renamed snapshot is there to stay before what it replaces goes. A crash anywhere in between
+//!   repeats the same decisions.
 //!
 //! A file without a readable header in which no batch is found is one whose creation did not get far; it is passed
 //! over wherever it stands, because the numbers of the commands prove that nothing is missing.
@@ -63,11 +65,6 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
     let disk = &options.disk;
     let in_directory = |source| OpenError::Device { file: DIRECTORY.to_owned(), source };
     let listing = list(options).await?;
-    if listing.temporary || !listing.wals.is_empty() || !listing.snapshots.is_empty() {
-        // A rename that is visible but not durable must not be what older files are removed for.
-        disk.sync_dir(DIRECTORY).await.map_err(in_directory)?;
-    }
-
     let (base, damaged_snapshot) = newest_snapshot(options, &listing).await?;
     let first_sequence = base.as_ref().map_or(0, |base| base.wal_sequence);
     let mut files = Files::default();
@@ -106,6 +103,9 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
         }
     }
 
+    if options.must_exist && !replay.state.has_root() {
+        return Err(OpenError::Lost);
+    }
     let sequence = listing.wals.last().map_or(0, |last| *last) + 1;
     let next_lsn = Lsn(replay.last_lsn.0 + 1);
     let writer = WalWriter::create(options, sequence, next_lsn).await.map_err(|error| match error {
@@ -141,7 +141,6 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
     Ok(Core {
         state: replay.state,
         last_applied: replay.last_lsn,
-        formatted: false,
         queue: VecDeque::new(),
         queue_bytes: 0,
         writer: Some(writer),

@@ -23,6 +23,7 @@ fn options(disk: &MemDisk) -> SoloOptions<MemDisk> {
         stream: 0,
         keys: Rc::new(TestKeys(7)),
         snapshot_after_wal_bytes: u64::MAX / 4,
+        must_exist: false,
     }
 }
 
@@ -90,7 +91,6 @@ fn snapshots(disk: &MemDisk) -> Vec<String> {
 fn a_restart_brings_back_the_same_bytes() {
     let disk = MemDisk::default();
     let (digest, lsn) = with_store(&disk, async |solo| {
-        assert!(solo.was_formatted());
         for name in ["b", "a", "c"] {
             assert!(matches!(solo.put(name).await, Response::Committed { created: true, .. }));
         }
@@ -100,13 +100,23 @@ fn a_restart_brings_back_the_same_bytes() {
     assert_eq!(lsn, Lsn(4));
     for _ in 0..3 {
         let again = with_store(&disk, async |solo| {
-            assert!(!solo.was_formatted());
             assert_eq!(solo.names(), ["a", "b", "c"]);
             (solo.state_digest(), solo.last_applied())
         });
         assert_eq!(again, (digest, lsn));
     }
     assert_eq!(wals(&disk).len(), 2, "starts without commands leave one empty log, not many");
+}
+
+#[test]
+fn a_store_that_was_formatted_before_is_not_made_anew() {
+    let disk = MemDisk::default();
+    let expecting = SoloOptions { must_exist: true, ..options(&disk) };
+    for _ in 0..2 {
+        assert!(matches!(open_error(expecting.clone()), OpenError::Lost));
+    }
+    with_store(&disk, async |solo| solo.put("f").await);
+    assert!(block_on(async { Solo::open(expecting).await.is_ok() }));
 }
 
 #[test]

@@ -143,8 +143,8 @@ impl<F: DiskFile> WalWriter<F> {
         first_lsn: Lsn,
         commands: &[Queued],
     ) -> Result<u64, WalError> {
-        let (buf, checksum) = self.seal(disk, first_lsn, commands);
-        let bytes = buf.len() as u64;
+        // Room first: once a batch is sealed its nonce is spent, and the batch must go out.
+        let bytes = batch_bytes(commands);
         let end = self.offset + bytes;
         if end > self.reserved {
             let reserved = end.next_multiple_of(WAL_RESERVE_BYTES);
@@ -154,6 +154,8 @@ impl<F: DiskFile> WalWriter<F> {
                 Err(source) => return Err(self.failed(source)),
             }
         }
+        let (buf, checksum) = self.seal(disk, first_lsn, commands);
+        assert_eq!(buf.len() as u64, bytes, "invariant: a batch has the size that was reserved");
         let (written, _) = self.file.write_durable_at(buf, self.offset).await;
         written.map_err(|source| self.failed(source))?;
         self.offset = end;
@@ -167,7 +169,7 @@ impl<F: DiskFile> WalWriter<F> {
 
     /// Lays out and seals a batch, padded to sectors. Returns it and its header's checksum.
     fn seal<D: Disk>(&self, disk: &D, first_lsn: Lsn, commands: &[Queued]) -> (AlignedBuf, u64) {
-        let plain_bytes = commands.iter().map(|queued| COMMAND_HEAD_BYTES + queued.bytes.len()).sum::<usize>();
+        let plain_bytes = plain_bytes(commands);
         assert!((1..=BATCH_PLAIN_BYTES_MAX).contains(&plain_bytes), "invariant: a batch has commands and fits");
         let body_bytes = plain_bytes + SEAL_TAG_BYTES;
         let mut header = WalBatchHeader {
@@ -199,6 +201,16 @@ impl<F: DiskFile> WalWriter<F> {
         buf.pad_to_sector();
         (buf, header_checksum(&header))
     }
+}
+
+/// Bytes of the commands of a batch before sealing.
+fn plain_bytes(commands: &[Queued]) -> usize {
+    commands.iter().map(|queued| COMMAND_HEAD_BYTES + queued.bytes.len()).sum()
+}
+
+/// Bytes of a batch on the disk.
+fn batch_bytes(commands: &[Queued]) -> u64 {
+    (HEADER_BYTES + plain_bytes(commands) + SEAL_TAG_BYTES).next_multiple_of(SECTOR_BYTES) as u64
 }
 
 #[cfg(test)]
