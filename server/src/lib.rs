@@ -1,1 +1,24 @@
-//! DFS server.
+//! The REST interface over a [`node::Node`].
+//!
+//! Read it in this order:
+//!
+//! * [`App`] (`rest`): a request → its route → its handler → a response. One small file per group of calls.
+//! * `rest::error`: what each refusal looks like from outside, as one table.
+//! * [`connection`]: hyper on the core's executor; [`drain`]: how a core stops.
+//! * `metrics`: what is counted.
+//!
+//! Everything here is generic over [`proto::port::Disk`] and reaches time and tasks through [`proto::port`]. The binary
+//! `dfsd` (`bin/dfsd`) binds it to the real world: data directories, keys, sockets and signals.
+//!
+//! Invariants:
+//!
+//! * A body is never held in whole: uploads are handed on frame by frame, downloads are read as they are sent.
+//! * A success is answered only after the node said that the change is durable.
+//! * A body that cannot be sent to its end breaks the connection: a short answer never looks complete.
+
+pub mod connection;
+pub mod drain;
+mod metrics;
+mod rest;
+
+pub use rest::{App, BodyError, ResponseBody, Token};

@@ -1,0 +1,149 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The DFS daemon: stores files deduplicated, compressed and encrypted, and serves them over HTTP.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dfsd",
+    version,
+    after_help = "Example:\n  dfsd serve --data /srv/dfs\n\n`dfsd serve --help` explains every option."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the files of one or more data directories
+    Serve(ServeOptions),
+}
+
+const SERVE_HELP: &str = "\
+The first start formats the data directories, makes a key file, and writes the token that every call presents:
+
+  dfsd serve --data /srv/dfs
+  curl -H \"Authorization: Bearer $(cat /srv/dfs/root-token)\" -T report.pdf \\
+       http://127.0.0.1:7400/api/v1/fs/documents/report.pdf
+
+`dfsd ready: ...` on standard output says that it serves; progress and warnings go to standard error. SIGTERM and
+SIGINT let requests under way finish (at most 8 seconds) and stop; a second signal stops at once. Whatever was
+acknowledged survives any way of stopping.
+
+Exit status: 0 stopped as asked, 1 could not start or serve, 2 wrong options.";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = SERVE_HELP)]
+pub(crate) struct ServeOptions {
+    /// Data directory; repeat it to use several
+    ///
+    /// Put each on its own disk, on ext4 or XFS. A directory that does not exist is created. Later starts need exactly
+    /// the same directories, in any order but with the same one first.
+    #[arg(long, required = true, value_name = "DIR")]
+    pub(crate) data: Vec<PathBuf>,
+
+    /// Address and port to serve on; port 0 takes a free one
+    ///
+    /// The protocol is plain HTTP with a bearer token: keep it on a loopback address, or behind a proxy that speaks
+    /// TLS.
+    #[arg(long, default_value = "127.0.0.1:7400", value_name = "ADDRESS:PORT", value_parser = address)]
+    pub(crate) listen: SocketAddr,
+
+    /// How many cores serve, or which: `1`, or a list of CPUs to pin to, such as `3-3`
+    ///
+    /// This version serves on one core. A plain number counts cores and leaves their choice to the kernel. A list has
+    /// commas or ranges (`0,2`, `4-7`; one CPU is written `3-3`) and pins.
+    #[arg(long, default_value = "1", value_name = "N|LIST", value_parser = cores)]
+    pub(crate) cores: Cores,
+
+    /// The key file; made on the first start [default: DIR/keys in the first data directory]
+    ///
+    /// Without it the data cannot be read, and whoever has it together with the disks can read the data. Keep it on
+    /// another device than the data, and a copy elsewhere.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+/// Where the one core runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cores {
+    /// Wherever the kernel likes.
+    Unpinned,
+    /// On this CPU.
+    Pinned(usize),
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an IP address and a port, such as 127.0.0.1:7400 or [::1]:7400".to_owned())
+}
+
+fn cores(text: &str) -> Result<Cores, String> {
+    let malformed = || "expected a number of cores, or a list of CPUs such as 0,2 or 4-7".to_owned();
+    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| malformed());
+    let too_many =
+        |count: usize| format!("{count} cores were asked for, but this version serves on one: use --cores 1");
+    if !text.contains([',', '-']) {
+        return match number(text)? {
+            0 => Err("at least one core is needed".to_owned()),
+            1 => Ok(Cores::Unpinned),
+            count => Err(too_many(count)),
+        };
+    }
+    let mut cpus = std::collections::BTreeSet::new();
+    for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last || last > CPU_MAX {
+            return Err(malformed());
+        }
+        cpus.extend(first..=last);
+    }
+    match cpus.first() {
+        None => Err(malformed()),
+        Some(cpu) if cpus.len() == 1 => Ok(Cores::Pinned(*cpu)),
+        Some(_) => Err(too_many(cpus.len())),
+    }
+}
+
+/// Highest CPU that Linux can be built for, and then some.
+const CPU_MAX: usize = 65_535;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn one_core_is_served_and_more_are_refused() {
+        assert_eq!(cores("1"), Ok(Cores::Unpinned));
+        for list in ["3-3", "3,", "3,3"] {
+            assert_eq!(cores(list), Ok(Cores::Pinned(3)), "{list}");
+        }
+        for (many, count) in [("2", "2 cores"), ("0,2", "2 cores"), ("4-7", "4 cores")] {
+            let error = cores(many).unwrap_err();
+            assert!(error.contains(count) && error.contains("--cores 1"), "{error}");
+        }
+        for wrong in ["", "0", "x", "3-1", "-", ",", "1-x", "-1", "0-99999999999"] {
+            assert!(cores(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn options_have_useful_defaults() {
+        let Command::Serve(options) =
+            Cli::try_parse_from(["dfsd", "serve", "--data", "a", "--data", "b"]).unwrap().command;
+        assert_eq!(options.data, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!((options.listen, options.cores), ("127.0.0.1:7400".parse().unwrap(), Cores::Unpinned));
+        assert!(Cli::try_parse_from(["dfsd", "serve"]).is_err());
+        assert!(Cli::try_parse_from(["dfsd", "serve", "--data", "a", "--listen", "localhost"]).is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! How the server is: alive, ready, how full, how busy.
+
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use node::NodeStats;
+use proto::api::Stats;
+use proto::disk::SUPERBLOCK_FILE_BYTES;
+use proto::port::Disk;
+
+use super::body::ResponseBody;
+use super::error::ApiError;
+use super::{Answer, App, json};
+use crate::metrics::Page;
+
+/// `a / b`; 1 when there is nothing to divide by.
+fn ratio(a: u64, b: u64) -> f64 {
+    if b == 0 { 1.0 } else { a as f64 / b as f64 }
+}
+
+/// What the node counts, as the interface tells it.
+///
+/// Inline files are neither deduplicated nor compressed: they count alike before and after.
+fn stats_of(node: &NodeStats, devices: usize) -> Stats {
+    let unique_bytes = node.store.unique_bytes + node.inline_bytes;
+    let stored_bytes = node.store.stored_bytes + node.inline_bytes;
+    Stats {
+        logical_bytes: node.logical_bytes,
+        unique_bytes,
+        stored_bytes,
+        raw_bytes: node.store.file_bytes + node.metadata_bytes + (devices * SUPERBLOCK_FILE_BYTES) as u64,
+        chunks: node.store.chunks,
+        files: node.files,
+        directories: node.directories,
+        dedup_ratio: ratio(node.logical_bytes, unique_bytes),
+        compression_ratio: ratio(unique_bytes, stored_bytes),
+        capacity_bytes: node.capacity_bytes,
+        free_bytes: node.free_bytes,
+    }
+}
+
+/// An answer in plain text.
+fn text(kind: &'static str, body: impl Into<bytes::Bytes>) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+impl<D: Disk> App<D> {
+    /// The process runs and its core takes turns.
+    pub(crate) fn health(&self) -> Response<ResponseBody> {
+        text("text/plain; charset=utf-8", "alive\n")
+    }
+
+    /// Whether requests are welcome.
+    pub(crate) fn ready(&self) -> Answer {
+        if self.0.drain.is_draining() {
+            return Err(ApiError::closing());
+        }
+        if self.0.poisoned.get() {
+            return Err(ApiError::poisoned("the metadata log failed"));
+        }
+        Ok(text("text/plain; charset=utf-8", "ready\n"))
+    }
+
+    async fn node_stats(&self) -> Result<NodeStats, ApiError> {
+        let stats = self.0.node.stats().await;
+        stats.map_err(|error| ApiError::internal(format!("a disk does not tell its free space: {error}")))
+    }
+
+    pub(crate) async fn stats(&self) -> Answer {
+        Ok(json(StatusCode::OK, &stats_of(&self.node_stats().await?, self.0.devices)))
+    }
+
+    pub(crate) async fn metrics_page(&self) -> Answer {
+        let node = self.node_stats().await?;
+        let stats = stats_of(&node, self.0.devices);
+        let mut page = Page::default();
+        let version = concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"");
+        page.info("dfs_build_info", "The running software.", version);
+        self.0.metrics.write(&mut page);
+        page.gauge("dfs_connections", "Open client connections.", self.0.drain.connections());
+        page.gauge("dfs_ready", "1 if the server takes changes.", u8::from(self.ready().is_ok()));
+        page.gauge(
+            "dfs_logical_bytes",
+            "Bytes of all versions of all files, as clients wrote them.",
+            stats.logical_bytes,
+        );
+        page.gauge("dfs_unique_bytes", "Plain bytes of distinct chunks and of inline files.", stats.unique_bytes);
+        page.gauge("dfs_stored_bytes", "The same after compression, before redundancy.", stats.stored_bytes);
+        page.gauge("dfs_raw_bytes", "Bytes taken on the disks, everything included.", stats.raw_bytes);
+        page.gauge("dfs_metadata_bytes", "Bytes of the metadata log and its snapshots.", node.metadata_bytes);
+        page.gauge("dfs_capacity_bytes", "Bytes of the disks.", stats.capacity_bytes);
+        page.gauge("dfs_free_bytes", "Bytes of the disks that are free.", stats.free_bytes);
+        page.gauge("dfs_chunks", "Distinct chunks.", stats.chunks);
+        page.gauge("dfs_segments", "Segments, open and sealed.", node.store.segments);
+        page.gauge("dfs_files", "Files.", stats.files);
+        page.gauge("dfs_directories", "Directories, the root included.", stats.directories);
+        page.gauge("dfs_symlinks", "Symlinks.", node.symlinks);
+        page.gauge("dfs_index_memory_bytes", "Memory that the chunk index takes.", node.store.index_memory_bytes);
+        Ok(text("text/plain; version=0.0.4; charset=utf-8", page.into_text()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_node_has_ratios_of_one() {
+        let stats = stats_of(&NodeStats::default(), 0);
+        assert_eq!((stats.dedup_ratio, stats.compression_ratio), (1.0, 1.0));
+    }
+
+    #[test]
+    fn inline_files_count_as_unique_and_stored() {
+        let mut node = NodeStats { logical_bytes: 500, inline_bytes: 100, metadata_bytes: 7, ..NodeStats::default() };
+        node.store.unique_bytes = 150;
+        node.store.stored_bytes = 25;
+        node.store.file_bytes = 4000;
+        let stats = stats_of(&node, 1);
+        assert_eq!((stats.unique_bytes, stats.stored_bytes), (250, 125));
+        assert_eq!((stats.dedup_ratio, stats.compression_ratio), (2.0, 2.0));
+        assert_eq!(stats.raw_bytes, 4007 + SUPERBLOCK_FILE_BYTES as u64);
+    }
+}
