@@ -86,7 +86,7 @@ pub enum Command {
         parent: InodeId,
         /// The name in it.
         name: String,
-        /// Only if the name still stands for this inode; otherwise `NotFound`.
+        /// Only if the name still stands for this inode; otherwise `Stale`.
         #[rkyv(with = Map<InodeIdDef>)]
         inode: Option<InodeId>,
         /// Exactly-once.
@@ -246,8 +246,15 @@ pub enum Condition {
     Any,
     /// Nothing has the name (`If-None-Match: *`).
     Absent,
-    /// The file has this version (`If-Match`).
-    Version(#[rkyv(with = VersionNumberDef)] VersionNumber),
+    /// The name stands for this file at this version (`If-Match`).
+    Match {
+        /// The file.
+        #[rkyv(with = InodeIdDef)]
+        inode: InodeId,
+        /// Its version.
+        #[rkyv(with = VersionNumberDef)]
+        version: VersionNumber,
+    },
 }
 
 /// The place of a request in its client's exactly-once window.
@@ -362,6 +369,10 @@ pub enum MetaError {
     /// The segment is not listed, or freed.
     #[error("no such segment")]
     NoSuchSegment,
+    /// What the caller resolved has changed since: the parent is gone, or the name stands for something else. Resolve
+    /// the path again; this answer is never remembered.
+    #[error("the path has changed meanwhile")]
+    Stale,
     /// Members, columns and footer offsets of the segment do not match.
     #[error("the segment's columns do not match its geometry")]
     InvalidGeometry,
@@ -472,7 +483,7 @@ mod tests {
                     entries: vec![ManifestEntry { id: [0x53; 32], bytes: 0x51, location: 0x54 }],
                 },
                 attributes: attributes(),
-                condition: Condition::Version(VersionNumber(0x55)),
+                condition: Condition::Match { inode: InodeId(0x54), version: VersionNumber(0x55) },
                 session,
                 now_ns: 0x56,
                 pin_epoch: 0x57,

@@ -30,7 +30,7 @@ pub(super) fn commit(txn: &mut impl KvTxn, commit: &Commit<'_>) -> Result<Respon
         Some(name) if name.kind == Kind::Symlink => Err(MetaError::AlreadyExists),
         Some(name) => add_version(txn, name.inode, commit),
         None => {
-            if matches!(commit.condition, Condition::Version(_)) {
+            if matches!(commit.condition, Condition::Match { .. }) {
                 return Err(MetaError::ConditionFailed { current: None });
             }
             spot.check_parents(txn)?;
@@ -50,7 +50,7 @@ fn add_version(txn: &mut impl KvTxn, inode: InodeId, commit: &Commit<'_>) -> Res
     let holds = match commit.condition {
         Condition::Any => true,
         Condition::Absent => false,
-        Condition::Version(expected) => *expected == record.version,
+        Condition::Match { inode, version } => (*inode, *version) == (record.inode, record.version),
     };
     if !holds {
         return Err(MetaError::ConditionFailed { current: Some(record.version) });

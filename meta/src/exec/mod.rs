@@ -25,8 +25,8 @@ pub fn exec(command: &Command, txn: &mut impl KvTxn) -> Response {
     match sessions::admit(txn, session) {
         sessions::Admission::New(window) => {
             let response = apply(command, txn);
-            // The caller cures a stale epoch with fresh lookups and repeats the very same request.
-            if !matches!(response, Response::Failed(MetaError::StaleEpoch { .. })) {
+            // The caller cures these by looking again, and repeats the very same request.
+            if !matches!(response, Response::Failed(MetaError::Stale | MetaError::StaleEpoch { .. })) {
                 sessions::remember(txn, session, window, response.clone());
             }
             response

@@ -91,10 +91,11 @@ pub(super) fn unlink(
     now_ns: u64,
 ) -> Result<Response, MetaError> {
     check_directory(txn, parent)?;
-    let found = child(txn, parent, name).ok_or(MetaError::NotFound)?;
-    if expected.is_some_and(|expected| expected != found.inode) {
-        return Err(MetaError::NotFound);
+    let found = child(txn, parent, name);
+    if expected.is_some_and(|expected| found.is_none_or(|found| found.inode != expected)) {
+        return Err(MetaError::Stale);
     }
+    let found = found.ok_or(MetaError::NotFound)?;
     check_removable(txn, found)?;
     remove_object(txn, found);
     remove_name(txn, parent, name, now_ns);
@@ -212,7 +213,7 @@ pub(super) fn check_directory(txn: &impl KvTxn, inode: InodeId) -> Result<(), Me
     } else if txn.get(&keys::inode(inode)).is_some() {
         Err(MetaError::NotADirectory)
     } else {
-        Err(MetaError::NotFound)
+        Err(MetaError::Stale)
     }
 }
 

@@ -233,7 +233,8 @@ fn a_new_version_keeps_the_old_ones_and_what_it_does_not_name() {
     let Response::Committed { inode, .. } = store.run(command) else { panic!() };
     let record = store.inode(inode);
     assert_eq!((record.mode, record.mtime_ns, record.owner), (0o600, 77, 5));
-    let command = store.commit(at(&["f"]), chunks(&[10, 20]), Condition::Version(VersionNumber(1)), None);
+    let first = Condition::Match { inode, version: VersionNumber(1) };
+    let command = store.commit(at(&["f"]), chunks(&[10, 20]), first, None);
     let expected = Response::Committed { inode, version: VersionNumber(2), created: false };
     assert_eq!(store.run(command), expected);
     let after = store.inode(inode);
@@ -250,13 +251,18 @@ fn a_new_version_keeps_the_old_ones_and_what_it_does_not_name() {
 fn conditions_are_kept() {
     let mut store = Store::new();
     let content = Content::Inline(vec![]);
-    let command = store.commit(at(&["x", "f"]), content.clone(), Condition::Version(VersionNumber(1)), None);
+    let root = Condition::Match { inode: InodeId::ROOT, version: VersionNumber(1) };
+    let command = store.commit(at(&["x", "f"]), content.clone(), root, None);
     assert_eq!(store.fail(command), MetaError::ConditionFailed { current: None });
     store.put(&["f"]);
     let current = Some(VersionNumber(1));
+    let inode = store.view().resolve(&["f".to_owned()]).unwrap().inode;
+    let command = store.commit(at(&["f"]), content.clone(), root, None);
+    assert_eq!(store.fail(command), MetaError::ConditionFailed { current }, "another file had this version");
     let command = store.commit(at(&["f"]), content.clone(), Condition::Absent, None);
     assert_eq!(store.fail(command), MetaError::ConditionFailed { current });
-    let command = store.commit(at(&["f"]), content, Condition::Version(VersionNumber(2)), None);
+    let later = Condition::Match { inode, version: VersionNumber(2) };
+    let command = store.commit(at(&["f"]), content, later, None);
     assert_eq!(store.fail(command), MetaError::ConditionFailed { current });
 }
 
@@ -276,7 +282,7 @@ fn commits_go_where_files_may_be() {
         (at(&["a/b"]), MetaError::InvalidName),
         (at(&[""]), MetaError::InvalidName),
         (Place::in_directory(file, "g"), MetaError::NotADirectory),
-        (Place::in_directory(InodeId(999), "g"), MetaError::NotFound),
+        (Place::in_directory(InodeId(999), "g"), MetaError::Stale),
     ] {
         let command = store.commit(place.clone(), content.clone(), Condition::Any, None);
         assert_eq!(store.fail(command), error, "{place:?}");
@@ -331,6 +337,17 @@ fn commits_behind_the_fence_are_refused_but_not_remembered() {
 }
 
 #[test]
+fn a_stale_resolution_is_not_remembered() {
+    let mut state = Store::new();
+    let session = Some(Session { client: 1, sequence: 1, acked_below: 0 });
+    let inode = state.put(&["f"]);
+    let unlink = |inode| Command::Unlink { parent: ROOT, name: "f".into(), inode: Some(inode), session, now_ns: 1 };
+    assert_eq!(state.fail(unlink(InodeId(999))), MetaError::Stale);
+    assert_eq!(state.run(unlink(inode)), Response::Unlinked { inode }, "resolving again cures the same request");
+    assert_eq!(state.run(unlink(inode)), Response::Unlinked { inode }, "the answer is remembered");
+}
+
+#[test]
 fn directories_and_symlinks_are_made_once() {
     let mut store = Store::new();
     let directory = store.mkdir(&["a", "b"]);
@@ -380,7 +397,7 @@ fn unlink_takes_all_versions_and_their_bytes() {
     let command = store.commit(at(&["f"]), chunks(&[1000]), Condition::Any, None);
     store.run(command);
     let command = store.unlink(ROOT, "f", Some(keep));
-    assert_eq!(store.fail(command), MetaError::NotFound, "the name stands for another inode");
+    assert_eq!(store.fail(command), MetaError::Stale, "the name stands for another inode");
     let command = store.unlink(ROOT, "f", Some(inode));
     assert_eq!(store.run(command), Response::Unlinked { inode });
     assert_eq!(store.view().inode(inode), None);
@@ -405,7 +422,7 @@ fn only_empty_directories_are_unlinked() {
     let command = store.unlink(ROOT, "d", None);
     assert_eq!(store.run(command), Response::Unlinked { inode: directory });
     let command = store.unlink(directory, "f", None);
-    assert_eq!(store.fail(command), MetaError::NotFound);
+    assert_eq!(store.fail(command), MetaError::Stale);
     let file = store.put(&["f"]);
     let command = store.unlink(file, "x", None);
     assert_eq!(store.fail(command), MetaError::NotADirectory);
@@ -742,7 +759,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let condition = prop_oneof![
         Just(Condition::Any),
         Just(Condition::Absent),
-        (1u64..3).prop_map(|version| Condition::Version(VersionNumber(version)))
+        (1u64..3).prop_map(|version| Condition::Match { inode: InodeId(1), version: VersionNumber(version) })
     ];
     let content = prop_oneof![
         (0..100usize).prop_map(|len| Content::Inline(vec![1; len])),

@@ -249,6 +249,12 @@ impl<D: Disk> Solo<D> {
         self.0.core.borrow().snapshots.failures
     }
 
+    /// Why no command is taken any more, if the log has failed or was closed.
+    #[must_use]
+    pub fn stopped(&self) -> Option<ProposeError> {
+        self.0.core.borrow().stopped.clone()
+    }
+
     /// The last command that was applied.
     #[must_use]
     pub fn last_applied(&self) -> Lsn {

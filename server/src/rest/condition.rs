@@ -3,7 +3,7 @@
 use hyper::HeaderMap;
 use hyper::header::{IF_MATCH, IF_NONE_MATCH, IF_RANGE};
 use node::{Condition, FileInfo};
-use proto::VersionNumber;
+use proto::{InodeId, VersionNumber};
 
 use super::error::ApiError;
 use super::headers::single;
@@ -144,9 +144,9 @@ pub(crate) fn of_write(
             _ => Ok(Condition::Absent),
         },
         (Some(tags @ Tags::List(_)), None) => match current.filter(|info| tags.meet_strongly(&info.etag())) {
-            Some(info) => Ok(Condition::Version(info.version())),
+            Some(info) => Ok(Condition::Match { inode: info.inode.inode, version: info.version() }),
             // A repetition: the version that it names was replaced by the request itself.
-            None if repeatable == Repeatable::Yes => Ok(Condition::Version(named_version(&tags, current))),
+            None if repeatable == Repeatable::Yes => Ok(named_version(&tags)),
             None => Err(ApiError::precondition_failed(match current {
                 Some(info) => format!("the file has changed: its entity tag is {}", info.etag()),
                 None => "there is no such file".to_owned(),
@@ -158,13 +158,16 @@ pub(crate) fn of_write(
     }
 }
 
-/// The version that a single tag names of the current file; one that never matches for anything else.
-fn named_version(tags: &Tags<'_>, current: Option<&FileInfo>) -> VersionNumber {
-    let (Tags::List(tags), Some(info)) = (tags, current) else { return NO_VERSION };
-    let [Tag { weak: false, opaque }] = tags[..] else { return NO_VERSION };
-    let prefix = format!("\"{}-", info.inode.inode);
-    let version = opaque.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix('"'));
-    version.and_then(|version| version.parse().ok()).map_or(NO_VERSION, VersionNumber)
+/// The file and version that a single tag names; one that never matches for anything else.
+fn named_version(tags: &Tags<'_>) -> Condition {
+    let named = || {
+        let Tags::List(tags) = tags else { return None };
+        let [Tag { weak: false, opaque }] = tags[..] else { return None };
+        let (inode, version) = opaque.strip_prefix('"')?.strip_suffix('"')?.split_once('-')?;
+        Some((InodeId(u64::from_str_radix(inode, 16).ok()?), VersionNumber(version.parse().ok()?)))
+    };
+    let (inode, version) = named().unwrap_or((InodeId(0), NO_VERSION));
+    Condition::Match { inode, version }
 }
 
 #[cfg(test)]
@@ -222,7 +225,7 @@ mod tests {
         assert_eq!(of(IF_MATCH, "*").unwrap_err().status.as_u16(), 400);
         assert_eq!(of(IF_NONE_MATCH, "\"1-2\"").unwrap_err().status.as_u16(), 400);
         let later = of_write(&map(IF_MATCH, "\"1-2\""), None, Repeatable::Yes).unwrap();
-        assert_eq!(later, Condition::Version(NO_VERSION));
+        assert_eq!(later, Condition::Match { inode: InodeId(1), version: VersionNumber(2) });
         assert!(none(&HeaderMap::new()).is_ok() && none(&map(IF_MATCH, "\"1-2\"")).is_err());
     }
 }

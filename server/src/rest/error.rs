@@ -175,8 +175,8 @@ impl From<MetaError> for ApiError {
             MetaError::ConditionFailed { .. } => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
             MetaError::InvalidName => (StatusCode::BAD_REQUEST, "bad_path"),
             MetaError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-            MetaError::StaleEpoch { .. } => {
-                return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stale_epoch", error.to_string()).later();
+            MetaError::Stale | MetaError::StaleEpoch { .. } => {
+                return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stale", error.to_string()).later();
             }
             _ => return ApiError::internal(error),
         };

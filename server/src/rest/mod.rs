@@ -45,8 +45,8 @@ struct Inner<D: Disk> {
     token: Token,
     drain: Drain,
     metrics: Rc<Metrics>,
-    /// The metadata log takes no more changes; only a restart cures it.
-    poisoned: Cell<bool>,
+    /// Whether the failure of the metadata log was written to standard error.
+    failure_reported: Cell<bool>,
 }
 
 /// The REST interface of one core. Handles are cheap to clone.
@@ -66,7 +66,7 @@ impl<D: Disk> App<D> {
     #[must_use]
     pub fn new(node: Node<D>, devices: usize, token: Token, drain: Drain) -> App<D> {
         let metrics = Rc::new(Metrics::default());
-        App(Rc::new(Inner { node, devices, token, drain, metrics, poisoned: Cell::new(false) }))
+        App(Rc::new(Inner { node, devices, token, drain, metrics, failure_reported: Cell::new(false) }))
     }
 
     pub(crate) fn drain(&self) -> &Drain {
@@ -81,7 +81,7 @@ impl<D: Disk> App<D> {
         let mut response = match self.dispatch(route, &head, &mut body).await {
             Ok(response) => response,
             Err(error) => {
-                if error.is_poisoned() && !self.0.poisoned.replace(true) {
+                if error.is_poisoned() && !self.0.failure_reported.replace(true) {
                     eprintln!("error: {}", error.message);
                 }
                 // A client that asked before sending has not sent; any other must get to read the refusal.

@@ -56,8 +56,8 @@ impl<D: Disk> App<D> {
         if self.0.drain.is_draining() {
             return Err(ApiError::closing());
         }
-        if self.0.poisoned.get() {
-            return Err(ApiError::poisoned("the metadata log failed"));
+        if let Some(stopped) = self.0.node.stopped() {
+            return Err(ApiError::poisoned(stopped));
         }
         Ok(text("text/plain; charset=utf-8", "ready\n"))
     }
