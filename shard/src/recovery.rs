@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use proto::checksum::checksum;
 use proto::disk::{FixedHeader, FooterHeader, HEADER_BYTES, NonceKind, PieceHeader, RowTable, SegmentHeader, nonce};
-use proto::limits::SECTOR_BYTES;
+use proto::limits::{SECTOR_BYTES, SEGMENT_PIECE_BYTES};
 use proto::port::{AlignedBuf, Cipher, Disk, DiskFile, KeyProvider, WrappedKey};
 use proto::{ClusterId, DeviceId, Geometry, RowNumber, SegmentId};
 
@@ -196,10 +196,11 @@ async fn read_footer<F: DiskFile>(
     column: &Column<F>,
     offset: u64,
 ) -> Option<Vec<(RowPlace, RowTable)>> {
-    if !offset.is_multiple_of(SECTOR_BYTES as u64) || offset >= column.bytes {
+    let footer_bytes = 1..=SEGMENT_PIECE_BYTES;
+    if !offset.is_multiple_of(SECTOR_BYTES as u64) || !footer_bytes.contains(&column.bytes.saturating_sub(offset)) {
         return None;
     }
-    let bytes = usize::try_from(column.bytes - offset).ok()?;
+    let bytes = (column.bytes - offset) as usize;
     let (read, mut buf) = column.file.read_at(AlignedBuf::zeroed(bytes), offset).await;
     let header = FooterHeader::parse(buf.get(..read.ok()?)?).ok()?;
     let ours = header.segment.get() == segment.id.0 && header.tag == segment.tag && header.device == column.device;
@@ -267,6 +268,10 @@ async fn scan<F: DiskFile>(segment: &Segment, column: &Column<F>) -> std::io::Re
             continue;
         };
         let bytes = (header.head_bytes.get() as usize + header.payload_bytes()).next_multiple_of(SECTOR_BYTES);
+        if offset + bytes as u64 > column.bytes {
+            offset += sector;
+            continue;
+        }
         match verify_piece(window.get(offset, bytes).await?) {
             Some(piece) => {
                 offset += bytes as u64;

@@ -160,17 +160,13 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
     /// Shapes: returns the chunk's plain bytes, verified.
     /// Errors: [`ReadError::Corrupt`] rather than wrong bytes, ever.
     pub async fn read(&self, id: &ChunkId, hint: Location) -> Result<Vec<u8>, ReadError> {
-        let error = match self.inner.read_at(id, hint).await {
+        let error = match self.inner.read_or_forget(id, hint).await {
             Ok(plain) => return Ok(plain),
             Err(error) => error,
         };
-        if matches!(error, ReadError::Corrupt { .. }) {
-            // A block that fails verification stops answering duplicates at once.
-            self.inner.index.borrow_mut().remove(id, hint);
-        }
         let other = self.inner.index.borrow().lookup(id);
         match other {
-            Lookup::Found(location) if location != hint => self.inner.read_at(id, location).await,
+            Lookup::Found(location) if location != hint => self.inner.read_or_forget(id, location).await,
             _ => Err(error),
         }
     }
@@ -197,6 +193,34 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
 }
 
 impl<D: Disk, L: SegmentLog> Inner<D, L> {
+    /// Opens a segment on those of `candidates` that have most space.
+    async fn open_segment_on(&self, candidates: &[Member<D>]) -> Result<OpenSegment<D>, SegmentError> {
+        let options = &self.options;
+        let need_bytes = options.piece_bytes;
+        let mut free = Vec::with_capacity(candidates.len());
+        for (place, member) in candidates.iter().enumerate() {
+            let space = member.disk.space().await;
+            let space =
+                space.map_err(|source| SegmentError::Device { device: member.device, source: Rc::new(source) })?;
+            free.push((std::cmp::Reverse(space.free_bytes), place));
+        }
+        free.sort_unstable();
+        free.truncate(options.geometry.columns());
+        if free.iter().any(|(free, _)| free.0 < need_bytes + METADATA_RESERVE_BYTES) {
+            return Err(SegmentError::NoSpace { need_bytes });
+        }
+        let members: Vec<Member<D>> = free.iter().map(|(_, place)| candidates[*place].clone()).collect();
+        let counter = self.next_segment.replace(self.next_segment.get() + 1);
+        let spec = SegmentSpec {
+            id: SegmentId::new(options.incarnation, counter),
+            cluster: options.cluster,
+            geometry: options.geometry,
+            piece_bytes: options.piece_bytes,
+            keys: &*options.keys,
+        };
+        OpenSegment::create(spec, &members, &options.log).await
+    }
+
     /// Enters a durable row's chunks. Of two copies the later one answers, because a chunk is stored again only if the
     /// earlier one could not be confirmed; it is counted once.
     fn index_row(&self, segment: SegmentId, table: &RowTable) {
@@ -235,6 +259,15 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         let (read, mut buf) = file.read_at(disk.buffer(bytes), offset).await;
         buf.set_len(read.map_err(failed)?);
         Ok(buf)
+    }
+
+    /// Reads a chunk; a block that fails verification stops answering duplicates at once.
+    async fn read_or_forget(&self, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
+        let read = self.read_at(id, location).await;
+        if matches!(read, Err(ReadError::Corrupt { .. })) {
+            self.index.borrow_mut().remove(id, location);
+        }
+        read
     }
 
     async fn read_at(&self, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
@@ -286,7 +319,10 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         let piece = place.pieces[0];
         let offset = u64::from(piece.offset_sectors) * SECTOR_BYTES as u64;
         let mut buf = self.read_piece(segment, piece.column, offset, TABLE_READ_BYTES).await?;
-        let Ok(header) = PieceHeader::parse(&buf) else { return Ok(None) };
+        let header = PieceHeader::parse(&buf).ok().filter(|header| {
+            header.tag == segment.tag && header.row.get() == place.row.0 && header.column == piece.column
+        });
+        let Some(header) = header else { return Ok(None) };
         let head_bytes = header.head_bytes.get() as usize;
         if head_bytes > buf.len() {
             let bytes = head_bytes.next_multiple_of(SECTOR_BYTES);
@@ -313,32 +349,22 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
     type Log = L;
 
     async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError> {
-        let options = &self.options;
-        let need_bytes = options.piece_bytes;
-        let mut free = Vec::with_capacity(options.members.len());
-        for (place, member) in options.members.iter().enumerate() {
-            let space = member.disk.space().await;
-            let space =
-                space.map_err(|source| SegmentError::Device { device: member.device, source: Rc::new(source) })?;
-            free.push((std::cmp::Reverse(space.free_bytes), place));
+        let mut candidates: Vec<Member<D>> = self.options.members.clone();
+        loop {
+            let error = match self.open_segment_on(&candidates).await {
+                Ok(open) => {
+                    self.segments.borrow_mut().insert(open.segment.id, open.segment.clone());
+                    return Ok(open);
+                }
+                Err(error) => error,
+            };
+            // The others still serve, as long as they are enough.
+            let SegmentError::Device { device, .. } = &error else { return Err(error) };
+            candidates.retain(|member| member.device != *device);
+            if candidates.len() < self.options.geometry.columns() {
+                return Err(error);
+            }
         }
-        free.sort_unstable();
-        free.truncate(options.geometry.columns());
-        if free.iter().any(|(free, _)| free.0 < need_bytes + METADATA_RESERVE_BYTES) {
-            return Err(SegmentError::NoSpace { need_bytes });
-        }
-        let members: Vec<Member<D>> = free.iter().map(|(_, place)| options.members[*place].clone()).collect();
-        let counter = self.next_segment.replace(self.next_segment.get() + 1);
-        let spec = SegmentSpec {
-            id: SegmentId::new(options.incarnation, counter),
-            cluster: options.cluster,
-            geometry: options.geometry,
-            piece_bytes: options.piece_bytes,
-            keys: &*options.keys,
-        };
-        let open = OpenSegment::create(spec, &members, &options.log).await?;
-        self.segments.borrow_mut().insert(open.segment.id, open.segment.clone());
-        Ok(open)
     }
 
     fn log(&self) -> &L {
