@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use chaos::sim::{DiskOptions, SimDisk, Simulation};
+use chaos::sim::{DiskOptions, Operation, SimDisk, Simulation};
 use chunk::KeyRing;
-use node::{FileReadError, Node, NodeOptions, PutOptions, Target};
+use futures_util::FutureExt;
+use node::{Attributes, FileReadError, Node, NodeOptions, PutOptions, Removal, Session, Target};
 use proto::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, INLINE_BYTES_MAX, MANIFEST_PAGE_ENTRIES_MAX};
 use proto::path::FsPath;
 use proto::port::{Disk, runtime};
@@ -227,5 +228,105 @@ fn lost_metadata_is_never_taken_for_a_new_node() {
             let error = Node::open(NodeOptions::new(vec![disk.clone()], keys)).await.map(|_| ()).unwrap_err();
             assert!(error.to_string().contains("metadata is gone"), "{error}");
         }
+    });
+}
+
+#[test]
+fn a_write_lands_at_its_path_though_the_directory_moves_away() {
+    run(9, |disk| async move {
+        let node = open(vec![disk]).await;
+        put(&node, "/a/old", b"old").await;
+        // The move is in the log's queue, not yet applied, when the write is proposed.
+        let (from, to) = (path("/a"), path("/b"));
+        let (moved, ()) =
+            futures_util::future::join(node.rename(&from, &to, false, None), put(&node, "/a/new", b"new")).await;
+        moved.unwrap();
+        assert_eq!(get(&node, "/a/new", None).await.unwrap(), b"new");
+        assert_eq!(get(&node, "/b/old", None).await.unwrap(), b"old");
+        assert!(get(&node, "/b/new", None).await.is_err());
+    });
+}
+
+#[test]
+fn what_is_moved_out_of_a_directory_under_removal_survives() {
+    run(10, |disk| async move {
+        let node = open(vec![disk]).await;
+        let puts = (0..600).map(|file| {
+            let node = node.clone();
+            async move { put(&node, &format!("/d/sub/{file}"), b"x").await }
+        });
+        futures_util::future::join_all(puts).await;
+        let (target, from, to) = (Target::Path(path("/d")), path("/d/sub"), path("/kept"));
+        let (removed, moved) = futures_util::future::join(
+            node.remove(&target, Removal::Recursive, None),
+            node.rename(&from, &to, false, None),
+        )
+        .await;
+        removed.unwrap();
+        moved.unwrap();
+        assert!(node.stat(&target).is_err());
+        let kept = node.list(&Target::Path(to), None, 1000).unwrap().entries.len();
+        // The removal had begun in there: one step of it may have been under way.
+        assert!((300..600).contains(&kept), "{kept} of 600 files are left");
+    });
+}
+
+#[test]
+fn repeated_requests_get_their_first_answer_though_the_names_are_gone() {
+    run(11, |disk| async move {
+        let node = open(vec![disk]).await;
+        let session = |sequence| Some(Session { client: 1, sequence, acked_below: 0 });
+        put(&node, "/file", b"x").await;
+        let by_id = Target::Id(node.stat(&Target::Path(path("/file"))).unwrap().id);
+        for _ in 0..2 {
+            node.remove(&by_id, Removal::Single, session(1)).await.unwrap();
+        }
+        put(&node, "/from/file", b"x").await;
+        let (from, to) = (path("/from/file"), path("/to"));
+        let first = node.rename(&from, &to, false, session(2)).await.unwrap();
+        node.remove(&Target::Path(path("/from")), Removal::Single, None).await.unwrap();
+        assert_eq!(node.rename(&from, &to, false, session(2)).await.unwrap(), first);
+        assert!(node.rename(&from, &to, false, session(3)).await.is_err(), "a new request finds nothing to move");
+        node.make_directory(&path("/gone/sub"), Attributes::default(), session(4)).await.unwrap();
+        let gone = Target::Path(path("/gone"));
+        node.remove(&gone, Removal::Recursive, session(5)).await.unwrap();
+        put(&node, "/gone/new", b"of somebody else").await;
+        node.remove(&gone, Removal::Recursive, session(5)).await.unwrap();
+        assert_eq!(get(&node, "/gone/new", None).await.unwrap(), b"of somebody else");
+    });
+}
+
+#[test]
+fn writes_go_to_the_other_directories_when_one_fails() {
+    let mut simulation = Simulation::new(12);
+    let disks: Vec<SimDisk> = (0..2).map(|_| simulation.add_disk(DiskOptions::default())).collect();
+    simulation
+        .run(async move {
+            for operation in [Operation::Create, Operation::SyncDir] {
+                let node = open(disks.clone()).await;
+                // The second directory has more space, as the metadata lies in the first, and is chosen before it.
+                disks[1].fail_nth(operation, 0);
+                let bytes = random_bytes(12, 100_000);
+                let name = format!("/{operation:?}");
+                put(&node, &name, &bytes).await;
+                assert!(get(&node, &name, None).await.unwrap() == bytes);
+                let (spared, failed) = (disks[0].files(), disks[1].files());
+                let segments =
+                    |files: &[(String, u64)]| files.iter().filter(|(name, _)| name.starts_with("seg")).count();
+                assert!(segments(&spared) > segments(&failed), "{operation:?} did not fail");
+                node.close().await.unwrap();
+            }
+        })
+        .unwrap();
+}
+
+#[test]
+#[should_panic(expected = "a writer that failed is dropped")]
+fn a_write_that_was_broken_off_is_never_committed() {
+    run(13, |disk| async move {
+        let node = open(vec![disk]).await;
+        let mut writer = node.create(path("/file"), PutOptions::default()).unwrap();
+        assert!(writer.write(&random_bytes(13, 8 << 20)).now_or_never().is_none(), "the upload fits its window");
+        let _ = writer.finish().await;
     });
 }

@@ -23,17 +23,18 @@ pub mod read;
 pub mod write;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use chunk::{Chunker, DomainKey};
-use meta::{Command, MetaError, Response, Solo};
-use proto::port::Disk;
+use meta::{Command, Response, Solo};
+use proto::port::{Disk, runtime};
 use proto::{ClusterId, DomainId, VirtualShard};
 use shard::segment::{SegmentLog, SegmentOpened};
 use shard::{Store, StoreStats};
 
 pub use error::{ChangeError, FileReadError, OpenError, PutError};
 pub use info::FileInfo;
-pub use meta::{Attributes, Condition, Session, SnapshotError};
+pub use meta::{Attributes, Condition, ProposeError, Session, SnapshotError};
 pub use namespace::{ListPage, Removal, Target};
 pub use open::{NodeOptions, OpenReport};
 pub use read::{ByteRange, FileReader};
@@ -123,6 +124,12 @@ impl<D: Disk> Node<D> {
         Ok(stats)
     }
 
+    /// Why no change is taken any more, if the metadata log has failed or the node was closed.
+    #[must_use]
+    pub fn stopped(&self) -> Option<ProposeError> {
+        self.0.meta.stopped()
+    }
+
     /// A digest of all metadata: equal states have equal digests.
     #[must_use]
     pub fn metadata_digest(&self) -> u128 {
@@ -146,12 +153,22 @@ impl<D: Disk> Node<D> {
     }
 }
 
+/// How long a segment's command waits before it tries a full metadata queue again.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
 /// The metadata log as the segments see it.
 struct MetaLog<D: Disk>(Solo<D>);
 
 impl<D: Disk> MetaLog<D> {
     async fn record(&self, command: Command) -> Result<(), String> {
-        match self.0.propose(GROUP, command).await {
+        let answer = loop {
+            match self.0.propose(GROUP, command.clone()).await {
+                // A row and all who wait for it depend on this command: it is not one to be sent away.
+                Err(ProposeError::Busy) => runtime::sleep(BUSY_PAUSE).await,
+                answer => break answer,
+            }
+        };
+        match answer {
             Ok(Response::Failed(refused)) => Err(refused.to_string()),
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -167,7 +184,7 @@ impl<D: Disk> SegmentLog for MetaLog<D> {
             k: opened.geometry.k() as u8,
             m: opened.geometry.m() as u8,
             stream: 0,
-            now_ns: proto::port::runtime::unix_ns(),
+            now_ns: runtime::unix_ns(),
         })
         .await
     }
@@ -175,12 +192,4 @@ impl<D: Disk> SegmentLog for MetaLog<D> {
     async fn sealed(&self, segment: proto::SegmentId, footer_offsets: Vec<u64>) -> Result<(), String> {
         self.record(Command::SealSegment { segment, footer_offsets }).await
     }
-}
-
-/// How often a change is tried again when the directory it goes into disappears under it.
-const RESOLVE_ATTEMPTS_MAX: usize = 8;
-
-/// Whether the parent directory that was resolved is gone: the path must be resolved again.
-fn parent_vanished(error: &ChangeError) -> bool {
-    matches!(error, ChangeError::Refused(MetaError::NotFound))
 }

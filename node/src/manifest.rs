@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use futures_util::FutureExt;
 use meta::{Content, ManifestEntry, decode_page, encode_page};
 use proto::disk::{BlockEntry, ChunkEntry, Codec};
 use proto::limits::{MANIFEST_DEPTH_MAX, MANIFEST_PAGE_ENTRIES_MAX, UPLOAD_WINDOW_BYTES_MAX};
@@ -122,6 +123,8 @@ impl ManifestBuilder {
         }
         let entries = self.levels.pop().unwrap_or_default();
         assert!(depth <= usize::from(MANIFEST_DEPTH_MAX), "invariant: four levels hold any file");
+        let listed: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        assert_eq!(listed, self.size, "invariant: the manifest lists every byte of the file");
         Ok(Content::Chunks { size: self.size, domain, depth: depth as u8, entries })
     }
 
@@ -168,10 +171,13 @@ async fn store_page<D: Disk>(node: &Inner<D>, page: &[ManifestEntry]) -> Result<
 async fn settle<D: Disk>(node: &Inner<D>, chunk: StoredChunk) -> Result<ManifestEntry, StoreError> {
     let location = match chunk.place {
         Place::Known(location) => location,
-        Place::Underway(durable) => {
-            node.store.hurry();
-            durable.await?
-        }
+        Place::Underway(durable) => match durable.clone().now_or_never() {
+            Some(written) => written?,
+            None => {
+                node.store.hurry();
+                durable.await?
+            }
+        },
     };
     Ok(ManifestEntry { id: chunk.id.0, bytes: u64::from(chunk.plain_bytes), location: location.pack() })
 }

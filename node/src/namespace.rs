@@ -7,12 +7,17 @@ use proto::path::FsPath;
 use proto::port::{Disk, runtime};
 use proto::{FileId, InodeId, VersionNumber};
 
+use crate::Node;
 use crate::error::ChangeError;
 use crate::info::FileInfo;
-use crate::{Node, RESOLVE_ATTEMPTS_MAX, parent_vanished};
 
 /// Entries that one step of a recursive removal takes.
 const REMOVE_PAGE_ENTRIES: usize = 256;
+/// How often a removal looks again when what it removes changes under it.
+const REMOVE_ATTEMPTS_MAX: usize = 8;
+/// No object has this inode. A request whose object is not found may be the repetition of one that succeeded: it is
+/// proposed for this inode, so that only a remembered answer can be a success.
+const NO_INODE: InodeId = InodeId(0);
 
 /// How a caller names an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +59,13 @@ pub struct AttributeChange {
     pub symlink_target: Option<String>,
     /// Replaces all user metadata.
     pub user_metadata: Option<Vec<(String, String)>>,
+}
+
+/// One object on the way down of a recursive removal, and the name that led to it.
+struct Step {
+    parent: InodeId,
+    name: String,
+    inode: InodeId,
 }
 
 impl<D: Disk> Node<D> {
@@ -106,7 +118,7 @@ impl<D: Disk> Node<D> {
         session: Option<Session>,
     ) -> Result<FileInfo, ChangeError> {
         let now_ns = runtime::unix_ns();
-        let command = |at| Command::MakeDirectory { at, attributes: attributes.clone(), session, now_ns };
+        let command = |at| Command::MakeDirectory { at, attributes, session, now_ns };
         self.made(path, Kind::Directory, self.propose_at(path, command).await?)
     }
 
@@ -122,8 +134,7 @@ impl<D: Disk> Node<D> {
     ) -> Result<FileInfo, ChangeError> {
         let now_ns = runtime::unix_ns();
         let target = target.to_owned();
-        let command =
-            |at| Command::MakeSymlink { at, target: target.clone(), attributes: attributes.clone(), session, now_ns };
+        let command = |at| Command::MakeSymlink { at, target, attributes, session, now_ns };
         self.made(path, Kind::Symlink, self.propose_at(path, command).await?)
     }
 
@@ -138,11 +149,15 @@ impl<D: Disk> Node<D> {
         session: Option<Session>,
     ) -> Result<FileInfo, ChangeError> {
         let Some((from_directory, from_name)) = from.split() else { return Err(ChangeError::Root) };
-        let from_parent = self.0.meta.view(|view| view.resolve(from_directory.names()))?.inode;
+        let from_parent = match self.0.meta.view(|view| view.resolve(from_directory.names())) {
+            Ok(directory) => directory.inode,
+            Err(MetaError::NotFound) if session.is_some() => NO_INODE,
+            Err(error) => return Err(error.into()),
+        };
         let now_ns = runtime::unix_ns();
         let command =
             |to| Command::Rename { from_parent, from_name: from_name.to_owned(), to, replace, session, now_ns };
-        match self.propose_at(to, command).await? {
+        match self.propose_at(to, command).await.map_err(gone)? {
             Response::Renamed { inode } => Ok(self.info_after(to, Kind::File, inode)),
             other => unreachable!("invariant: a rename answers Renamed, not {other:?}"),
         }
@@ -152,76 +167,87 @@ impl<D: Disk> Node<D> {
     ///
     /// Errors: `NotFound`, `NotEmpty` unless recursive, or the log's.
     pub async fn remove(&self, target: &Target, how: Removal, session: Option<Session>) -> Result<(), ChangeError> {
+        if how == Removal::Recursive && session.is_some() {
+            // The repetition of a removal that succeeded must not empty what has the name now.
+            match self.remove_again(session).await {
+                Err(ChangeError::Refused(MetaError::NotFound)) => {}
+                answered => return answered,
+            }
+        }
         for attempt in 1.. {
             let info = match self.stat(target) {
                 Ok(info) => info.inode,
                 // A retried request whose first answer was lost: the log remembers what came of it.
-                Err(MetaError::NotFound) if session.is_some() => return self.remove_again(target, session).await,
+                Err(MetaError::NotFound) if session.is_some() => return self.remove_again(session).await,
                 Err(error) => return Err(error.into()),
             };
             if info.inode == InodeId::ROOT {
                 return Err(ChangeError::Root);
             }
             if how == Removal::Recursive && info.kind == Kind::Directory {
-                self.remove_below(info.inode).await?;
+                self.remove_below(&info).await?;
             }
             let (parent, name, inode) = (info.parent, info.name, Some(info.inode));
             let command = Command::Unlink { parent, name, inode, session, now_ns: runtime::unix_ns() };
             match self.propose(command).await {
                 // A name that came meanwhile, or a move: look again.
                 Err(ChangeError::Refused(MetaError::NotEmpty))
-                    if how == Removal::Recursive && attempt < RESOLVE_ATTEMPTS_MAX => {}
-                Err(error) if parent_vanished(&error) && attempt < RESOLVE_ATTEMPTS_MAX => {}
-                other => return other.map(|_| ()),
+                    if how == Removal::Recursive && attempt < REMOVE_ATTEMPTS_MAX => {}
+                Err(ChangeError::Refused(MetaError::Stale)) if attempt < REMOVE_ATTEMPTS_MAX => {}
+                other => return other.map(|_| ()).map_err(gone),
             }
         }
         unreachable!("invariant: the last attempt returns")
     }
 
-    /// Asks the log for the outcome of a removal that may have happened already.
-    async fn remove_again(&self, target: &Target, session: Option<Session>) -> Result<(), ChangeError> {
-        let Target::Path(path) = target else { return Err(MetaError::NotFound.into()) };
-        let Some((directory, name)) = path.split() else { return Err(ChangeError::Root) };
-        let (parent, _) = self.0.meta.view(|view| view.deepest(directory.names()));
-        let (name, now_ns) = (name.to_owned(), runtime::unix_ns());
-        // The nearest existing directory has no such inode to remove: only a remembered answer can be a success.
-        let command = Command::Unlink { parent, name, inode: Some(InodeId(0)), session, now_ns };
-        self.propose(command).await.map(|_| ())
+    /// Asks the log for the outcome of a removal that may have happened already; `NotFound` if it did not.
+    async fn remove_again(&self, session: Option<Session>) -> Result<(), ChangeError> {
+        let (parent, name, inode) = (InodeId::ROOT, String::new(), Some(NO_INODE));
+        let command = Command::Unlink { parent, name, inode, session, now_ns: runtime::unix_ns() };
+        self.propose(command).await.map(|_| ()).map_err(gone)
     }
 
-    /// Removes everything below a directory, deepest first.
-    async fn remove_below(&self, directory: InodeId) -> Result<(), ChangeError> {
-        let mut stack = vec![directory];
-        while let Some(&top) = stack.last() {
-            let names = self.0.meta.view(|view| view.list(top, None, REMOVE_PAGE_ENTRIES));
-            if names.is_empty() {
+    /// Removes everything below `directory`, deepest first. What is moved elsewhere meanwhile is left alone there.
+    async fn remove_below(&self, directory: &Inode) -> Result<(), ChangeError> {
+        let mut stack = vec![Step { parent: directory.parent, name: directory.name.clone(), inode: directory.inode }];
+        while let Some(top) = stack.last() {
+            let names = self.0.meta.view(|view| {
+                let in_place = |step: &Step| view.child(step.parent, &step.name).map(|found| found.inode);
+                let in_place = stack.iter().all(|step| in_place(step) == Some(step.inode));
+                in_place.then(|| view.list(top.inode, None, REMOVE_PAGE_ENTRIES))
+            });
+            let Some(names) = names else {
+                // Moved or removed, this one or one above it.
                 stack.pop();
-                let Some(inode) = self.0.meta.view(|view| view.inode(top)).filter(|_| top != directory) else {
-                    continue;
-                };
-                self.unlink_below(inode.parent, inode.name, top).await?;
+                continue;
+            };
+            if names.is_empty() {
+                let step = stack.pop().expect("invariant: this was the last");
+                if !stack.is_empty() {
+                    self.unlink_below(step).await?;
+                }
                 continue;
             }
-            let mut deeper = None;
-            let mut leaves = Vec::new();
-            for (name, inode) in names {
-                match self.0.meta.view(|view| view.inode(inode)).map(|inode| inode.kind) {
-                    Some(Kind::Directory) => deeper = Some(inode),
-                    _ => leaves.push(self.unlink_below(top, name, inode)),
-                }
-            }
+            let parent = top.inode;
+            let steps = names.into_iter().map(|(name, inode)| Step { parent, name, inode });
+            let is_directory = |step: &Step| {
+                let inode = self.0.meta.view(|view| view.inode(step.inode));
+                inode.is_some_and(|inode| inode.kind == Kind::Directory)
+            };
+            let (mut directories, leaves): (Vec<Step>, Vec<Step>) = steps.partition(is_directory);
             // Proposed together, so that they share a sync.
-            futures_util::future::try_join_all(leaves).await?;
-            stack.extend(deeper);
+            futures_util::future::try_join_all(leaves.into_iter().map(|step| self.unlink_below(step))).await?;
+            stack.extend(directories.pop());
         }
         Ok(())
     }
 
     /// Removes one name of a recursive removal; it may be gone, or have got names of its own again.
-    async fn unlink_below(&self, parent: InodeId, name: String, inode: InodeId) -> Result<(), ChangeError> {
+    async fn unlink_below(&self, step: Step) -> Result<(), ChangeError> {
+        let Step { parent, name, inode } = step;
         let command = Command::Unlink { parent, name, inode: Some(inode), session: None, now_ns: runtime::unix_ns() };
         match self.propose(command).await {
-            Err(ChangeError::Refused(MetaError::NotFound | MetaError::NotEmpty)) | Ok(_) => Ok(()),
+            Err(ChangeError::Refused(MetaError::Stale | MetaError::NotEmpty)) | Ok(_) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -237,8 +263,7 @@ impl<D: Disk> Node<D> {
     ) -> Result<FileInfo, ChangeError> {
         let found = match self.stat(target) {
             Ok(info) => info,
-            // As in `remove`: inode 0 does not exist, so only a remembered answer can be a success.
-            Err(MetaError::NotFound) if session.is_some() => self.unlinked_info(target, Kind::File, InodeId(0)),
+            Err(MetaError::NotFound) if session.is_some() => self.unlinked_info(target, Kind::File, NO_INODE),
             Err(error) => return Err(error.into()),
         };
         self.propose(Command::SetAttributes {
@@ -294,5 +319,13 @@ impl<D: Disk> Node<D> {
             Response::Made { inode } => Ok(self.info_after(path, kind, inode)),
             other => unreachable!("invariant: making answers Made, not {other:?}"),
         }
+    }
+}
+
+/// What a caller is told when its object changed faster than it could be resolved: it is not there.
+fn gone(error: ChangeError) -> ChangeError {
+    match error {
+        ChangeError::Refused(MetaError::Stale) => ChangeError::Refused(MetaError::NotFound),
+        other => other,
     }
 }

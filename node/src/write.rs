@@ -9,15 +9,16 @@
 
 use chunk::InputEnd;
 use meta::{Attributes, Command, Condition, Content, Place, Response, Session};
+use proto::InodeId;
 use proto::api::Kind;
 use proto::limits::INLINE_BYTES_MAX;
 use proto::path::FsPath;
 use proto::port::{Disk, runtime};
 
+use crate::Node;
 use crate::error::{ChangeError, PutError};
 use crate::info::FileInfo;
 use crate::manifest::ManifestBuilder;
-use crate::{Node, RESOLVE_ATTEMPTS_MAX, parent_vanished};
 
 /// Bytes that wait to be cut; a few of the longest chunks, so that little is moved to the front again.
 const CUT_BUFFER_BYTES: usize = 512 << 10;
@@ -47,6 +48,8 @@ pub struct FileWriter<D: Disk> {
     /// Bytes not yet cut.
     buffer: Vec<u8>,
     manifest: ManifestBuilder,
+    /// Set while chunks go to the store: a call that failed or was dropped halfway leaves it set for good.
+    torn: bool,
 }
 
 /// A committed version.
@@ -67,7 +70,7 @@ impl<D: Disk> Node<D> {
             return Err(ChangeError::Root);
         }
         let manifest = ManifestBuilder::new(self.0.manifest_page_entries);
-        Ok(FileWriter { node: self.clone(), path, options, buffer: Vec::new(), manifest })
+        Ok(FileWriter { node: self.clone(), path, options, buffer: Vec::new(), manifest, torn: false })
     }
 }
 
@@ -76,6 +79,10 @@ impl<D: Disk> FileWriter<D> {
     ///
     /// Waits when too much of this upload is in memory: that is the back-pressure to the socket.
     /// Errors: [`PutError::Store`] of an earlier chunk.
+    ///
+    /// # Panics
+    /// If an earlier call failed, or its future was dropped before it ended: part of the file is missing then, and the
+    /// writer is good only for being dropped. So does [`FileWriter::finish`].
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), PutError> {
         while !bytes.is_empty() {
             let (taken, rest) = bytes.split_at(bytes.len().min(CUT_BUFFER_BYTES - self.buffer.len()));
@@ -92,6 +99,7 @@ impl<D: Disk> FileWriter<D> {
     ///
     /// Errors: [`PutError`]; nothing of the file is then visible, unless the log broke (see [`ChangeError::Log`]).
     pub async fn finish(mut self) -> Result<Committed, PutError> {
+        assert!(!self.torn, "invariant: a writer that failed is dropped");
         let content = if self.manifest.is_empty() && self.buffer.len() <= INLINE_BYTES_MAX {
             Content::Inline(std::mem::take(&mut self.buffer))
         } else {
@@ -103,6 +111,8 @@ impl<D: Disk> FileWriter<D> {
 
     /// Cuts and stores what is certain of the buffer.
     async fn cut(&mut self, end: InputEnd) -> Result<(), PutError> {
+        assert!(!self.torn, "invariant: a writer that failed is dropped");
+        self.torn = true;
         let node = self.node.0.clone();
         let mut start = 0;
         while start < self.buffer.len()
@@ -113,16 +123,18 @@ impl<D: Disk> FileWriter<D> {
             self.manifest.push(&node, chunk).await?;
         }
         self.buffer.drain(..start);
+        self.torn = false;
         Ok(())
     }
 }
 
 impl<D: Disk> Node<D> {
     async fn commit(&self, path: &FsPath, content: Content, options: PutOptions) -> Result<Committed, ChangeError> {
+        let size = content.size();
         let command = |at: Place| Command::CommitFile {
             at,
-            content: content.clone(),
-            attributes: options.attributes.clone(),
+            content,
+            attributes: options.attributes,
             condition: options.condition,
             session: options.session,
             now_ns: runtime::unix_ns(),
@@ -135,27 +147,21 @@ impl<D: Disk> Node<D> {
         // Others may have overwritten the file already; the answer describes what was committed.
         let mut info = self.info_after(path, Kind::File, inode);
         info.inode.version = version;
-        info.inode.size = content.size();
+        info.inode.size = size;
         Ok(Committed { info, created })
     }
 
-    /// Proposes a command for a path whose parents may have to be made, again if a parent disappears meanwhile.
+    /// Proposes a command for a path whose parents may have to be made.
+    ///
+    /// The path is walked from the root when the command is applied, not here: a directory that is moved or removed
+    /// while the command waits for the log can neither take the name with it nor make the command fail.
     pub(crate) async fn propose_at(
         &self,
         path: &FsPath,
-        command: impl Fn(Place) -> Command,
+        command: impl FnOnce(Place) -> Command,
     ) -> Result<Response, ChangeError> {
         let Some((directory, name)) = path.split() else { return Err(ChangeError::Root) };
-        for attempt in 1.. {
-            let (parent, consumed) = self.0.meta.view(|view| view.deepest(directory.names()));
-            let make_dirs = directory.names()[consumed..].to_vec();
-            let answer = self.propose(command(Place { parent, make_dirs, name: name.to_owned() })).await;
-            match answer {
-                Err(error) if parent_vanished(&error) && attempt < RESOLVE_ATTEMPTS_MAX => {}
-                Err(error) => return Err(error),
-                Ok(response) => return Ok(response),
-            }
-        }
-        unreachable!("invariant: the last attempt returns")
+        let make_dirs = directory.names().to_vec();
+        self.propose(command(Place { parent: InodeId::ROOT, make_dirs, name: name.to_owned() })).await
     }
 }
