@@ -40,8 +40,8 @@ pub struct Entry {
     /// Where a symlink points.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub symlink_target: Option<String>,
-    /// User metadata.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    /// User metadata; empty if there is none.
+    #[serde(default)]
     pub metadata: BTreeMap<String, String>,
 }
 
