@@ -99,11 +99,8 @@ pub enum Command {
     /// A directory never moves into itself or below (`IntoItself`). An existing file or symlink is replaced by a file
     /// or symlink, and an empty directory by a directory, if `replace` is set.
     Rename {
-        /// The directory it leaves.
-        #[rkyv(with = InodeIdDef)]
-        from_parent: InodeId,
-        /// The name it leaves.
-        from_name: String,
+        /// The name it leaves; directories on the way to it are walked, none is made.
+        from: Place,
         /// Where it goes.
         to: Place,
         /// Whether what has the name is replaced; otherwise `AlreadyExists`.
@@ -507,8 +504,7 @@ mod tests {
                 now_ns: 0x65,
             },
             Command::Rename {
-                from_parent: InodeId(0x66),
-                from_name: "from".into(),
+                from: Place::in_directory(InodeId(0x66), "from"),
                 to: at(),
                 replace: true,
                 session,

@@ -10,6 +10,7 @@ use proto::{FileId, InodeId, VersionNumber};
 use crate::Node;
 use crate::error::ChangeError;
 use crate::info::FileInfo;
+use crate::write::place;
 
 /// Entries that one step of a recursive removal takes.
 const REMOVE_PAGE_ENTRIES: usize = 256;
@@ -148,16 +149,10 @@ impl<D: Disk> Node<D> {
         replace: bool,
         session: Option<Session>,
     ) -> Result<FileInfo, ChangeError> {
-        let Some((from_directory, from_name)) = from.split() else { return Err(ChangeError::Root) };
-        let from_parent = match self.0.meta.view(|view| view.resolve(from_directory.names())) {
-            Ok(directory) => directory.inode,
-            Err(MetaError::NotFound) if session.is_some() => NO_INODE,
-            Err(error) => return Err(error.into()),
-        };
+        let from = place(from).ok_or(ChangeError::Root)?;
         let now_ns = runtime::unix_ns();
-        let command =
-            |to| Command::Rename { from_parent, from_name: from_name.to_owned(), to, replace, session, now_ns };
-        match self.propose_at(to, command).await.map_err(gone)? {
+        let command = |to| Command::Rename { from, to, replace, session, now_ns };
+        match self.propose_at(to, command).await? {
             Response::Renamed { inode } => Ok(self.info_after(to, Kind::File, inode)),
             other => unreachable!("invariant: a rename answers Renamed, not {other:?}"),
         }

@@ -140,14 +140,13 @@ async fn claim_devices<D: Disk>(
     }
     // Formatting leaves incarnation 0; only a node that never started may have blank directories among its own.
     let started = found.iter().flatten().any(|superblock| superblock.incarnation.get() > 0);
-    if found.iter().any(Option::is_none) {
-        if started {
-            let blank = found.iter().position(Option::is_none).map_or(0, |place| place + 1);
-            let what = format!("directory {blank} is blank, the others hold a node that has run without it");
-            return Err(OpenError::Mismatch { what });
-        }
+    if !started {
+        // Superblocks that a crash left may differ, or not be durable yet under their names: all are written again.
         report.formatted = true;
         found = format_devices(disks, piece_bytes).await?.into_iter().map(Some).collect();
+    } else if let Some(blank) = found.iter().position(Option::is_none) {
+        let what = format!("directory {} is blank, the others hold a node that has run without it", blank + 1);
+        return Err(OpenError::Mismatch { what });
     }
     let mut devices: Vec<(Superblock, D)> = found.into_iter().flatten().zip(disks.iter().cloned()).collect();
     devices.sort_by_key(|(superblock, _)| superblock.device_ordinal.get());

@@ -160,8 +160,12 @@ impl<D: Disk> Node<D> {
         path: &FsPath,
         command: impl FnOnce(Place) -> Command,
     ) -> Result<Response, ChangeError> {
-        let Some((directory, name)) = path.split() else { return Err(ChangeError::Root) };
-        let make_dirs = directory.names().to_vec();
-        self.propose(command(Place { parent: InodeId::ROOT, make_dirs, name: name.to_owned() })).await
+        self.propose(command(place(path).ok_or(ChangeError::Root)?)).await
     }
+}
+
+/// The place of a path, walked from the root; `None` for the root itself.
+pub(crate) fn place(path: &FsPath) -> Option<Place> {
+    let (directory, name) = path.split()?;
+    Some(Place { parent: InodeId::ROOT, make_dirs: directory.names().to_vec(), name: name.to_owned() })
 }

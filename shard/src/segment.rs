@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use ec::Code;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use proto::checksum::checksum;
 use proto::disk::{
     CIPHER_AES_256_GCM, FixedHeader, FooterHeader, GEOMETRY_CODE_CAUCHY, NonceKind, RowTable, SEAL_TAG_BYTES,
@@ -129,22 +129,25 @@ impl<D: Disk> OpenSegment<D> {
                 file.map_err(|source| segment_error(source, member.device, spec.piece_bytes))
             }
         };
-        let files = try_join_all((0..members.len()).map(create)).await;
-        let listed = match &files {
-            Ok(_) => {
-                let opened = SegmentOpened { segment: spec.id, members: devices.clone(), geometry: spec.geometry };
-                log.opened(opened).await.map_err(SegmentError::Log)
+        let files = match try_join_all((0..members.len()).map(create)).await {
+            Ok(files) => files,
+            Err(error) => {
+                // Unlisted files hold no row; what cannot be removed now is removed by the next recovery.
+                for (column, member) in members.iter().enumerate() {
+                    let _ = member.disk.remove(&piece_name(spec.id, column)).await;
+                }
+                return Err(error);
             }
-            Err(error) => Err(error.clone()),
         };
-        if let Err(error) = listed {
-            // Unlisted files hold no row; what cannot be removed now is removed by the next recovery.
-            for (column, member) in members.iter().enumerate() {
-                let _ = member.disk.remove(&piece_name(spec.id, column)).await;
+        let opened = SegmentOpened { segment: spec.id, members: devices.clone(), geometry: spec.geometry };
+        if let Err(error) = log.opened(opened).await {
+            // The listing may have become durable all the same, and a listed segment must have its files: they stay,
+            // but give back what was reserved. Unlisted, they are removed by the next recovery.
+            for file in &files {
+                let _ = file.set_len(SECTOR_BYTES as u64).await;
             }
-            return Err(error);
+            return Err(SegmentError::Log(error));
         }
-        let files = files?;
         let columns = members.len();
         let segment = Segment {
             id: spec.id,
@@ -210,7 +213,16 @@ impl<D: Disk> OpenSegment<D> {
                 result.map(|()| end).map_err(|source| StoreError::Device { device, segment, source: Rc::new(source) })
             }
         };
-        let ends = try_join_all(sealed.pieces.iter_mut().map(write)).await?;
+        // All of them, so that nothing is in flight when the segment is given up.
+        let ends: Result<Vec<u64>, StoreError> =
+            join_all(sealed.pieces.iter_mut().map(write)).await.into_iter().collect();
+        let ends = match ends {
+            Ok(ends) => ends,
+            Err(error) => {
+                self.release().await;
+                return Err(error);
+            }
+        };
         for (piece, end) in sealed.pieces.iter().zip(ends) {
             self.cursors[usize::from(piece.column)] = end;
         }
@@ -218,6 +230,17 @@ impl<D: Disk> OpenSegment<D> {
         self.footer_blocks += sealed.table.blocks.len() as u32;
         self.segment.rows.borrow_mut().push(sealed.place.clone());
         Ok((self, sealed))
+    }
+
+    /// Gives back what is reserved after the last durable row of a segment that takes no more appends, as far as the
+    /// devices allow; recovery does the same.
+    async fn release(&self) {
+        let mut file_bytes = 0;
+        for (file, cursor) in self.files.iter().zip(&self.cursors) {
+            let released = file.set_len(*cursor).await.is_ok();
+            file_bytes += if released { *cursor } else { self.piece_bytes };
+        }
+        self.segment.file_bytes.set(file_bytes);
     }
 
     /// Writes the footer to every column, gives back what was reserved after it, and lists the segment as sealed.

@@ -25,8 +25,12 @@ pub fn exec(command: &Command, txn: &mut impl KvTxn) -> Response {
     match sessions::admit(txn, session) {
         sessions::Admission::New(window) => {
             let response = apply(command, txn);
-            // The caller cures these by looking again, and repeats the very same request.
-            if !matches!(response, Response::Failed(MetaError::Stale | MetaError::StaleEpoch { .. })) {
+            let is_curable = matches!(
+                response,
+                Response::Failed(MetaError::Stale | MetaError::StaleEpoch { .. } | MetaError::NotEmpty)
+            );
+            // The caller cures these by looking again, or by emptying the directory, and repeats the very same request.
+            if !is_curable {
                 sessions::remember(txn, session, window, response.clone());
             }
             response
@@ -50,9 +54,7 @@ fn apply(command: &Command, txn: &mut impl KvTxn) -> Response {
             names::make_symlink(txn, at, target, attributes, *now_ns)
         }
         Command::Unlink { parent, name, inode, now_ns, .. } => names::unlink(txn, *parent, name, *inode, *now_ns),
-        Command::Rename { from_parent, from_name, to, replace, now_ns, .. } => {
-            rename::rename(txn, (*from_parent, from_name), to, *replace, *now_ns)
-        }
+        Command::Rename { from, to, replace, now_ns, .. } => rename::rename(txn, from, to, *replace, *now_ns),
         Command::SetAttributes { inode, mode, mtime_ns, symlink_target, user_metadata, .. } => {
             let change = names::AttributeChange {
                 mode: *mode,

@@ -1,6 +1,5 @@
 //! Moving a name, within a directory or across directories.
 
-use proto::InodeId;
 use proto::api::Kind;
 
 use super::names::{self, Spot};
@@ -12,14 +11,13 @@ use crate::txn::{KvTxn, load, store};
 /// Moves the name `from` (directory, name) to `to`.
 pub(super) fn rename(
     txn: &mut impl KvTxn,
-    from: (InodeId, &str),
+    from: &Place,
     to: &Place,
     replace: bool,
     now_ns: u64,
 ) -> Result<Response, MetaError> {
-    let (from_parent, from_name) = from;
-    names::check_directory(txn, from_parent)?;
-    let moved = names::child(txn, from_parent, from_name).ok_or(MetaError::NotFound)?;
+    let from = names::find_spot(txn, from)?;
+    let moved = from.child(txn).ok_or(MetaError::NotFound)?;
     let spot = names::find_spot(txn, to)?;
     check_depth(txn, moved, &spot)?;
     let target = spot.child(txn);
@@ -36,7 +34,7 @@ pub(super) fn rename(
         names::remove_object(txn, target);
         names::remove_name(txn, parent, spot.name, now_ns);
     }
-    names::remove_name(txn, from_parent, from_name, now_ns);
+    names::remove_name(txn, from.directory, from.name, now_ns);
     names::link(txn, parent, spot.name, moved.inode, moved.kind, now_ns);
     record.parent = parent;
     record.name = spot.name.to_owned();

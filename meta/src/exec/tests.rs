@@ -115,7 +115,7 @@ impl Store {
 
     fn rename(&mut self, from: (InodeId, &str), to: Place, replace: bool) -> Command {
         let now_ns = self.tick();
-        Command::Rename { from_parent: from.0, from_name: from.1.into(), to, replace, session: None, now_ns }
+        Command::Rename { from: Place::in_directory(from.0, from.1), to, replace, session: None, now_ns }
     }
 
     fn view(&self) -> View<'_> {
@@ -781,7 +781,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         }),
         4 => (any_inode(), name(), place(), any::<bool>(), session()).prop_map(
             |(from_parent, from_name, to, replace, session)| {
-                Command::Rename { from_parent, from_name, to, replace, session, now_ns: 11 }
+                Command::Rename { from: Place::in_directory(from_parent, from_name), to, replace, session, now_ns: 11 }
             }
         ),
         1 => (any_inode(), prop::option::of(Just("u".to_owned())), session()).prop_map(
