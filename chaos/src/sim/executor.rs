@@ -274,6 +274,11 @@ impl Executor {
         read(&self.state.borrow().trace)
     }
 
+    /// The last events, one a line; `None` in the midst of a step.
+    pub(crate) fn try_trace_tail(&self) -> Option<String> {
+        self.state.try_borrow().ok().map(|state| state.trace.tail())
+    }
+
     /// Describes the unfinished tasks, one a line.
     #[must_use]
     pub fn tasks(&self) -> String {

@@ -10,7 +10,7 @@
 //! ends by itself or [`Simulation::run_until`] for one that is cut off after some number of steps; what the process
 //! acknowledged meanwhile the test keeps outside, and compares after the next start.
 
-mod completion;
+pub(crate) mod completion;
 pub mod disk;
 pub mod executor;
 pub mod random;
@@ -19,11 +19,11 @@ pub mod trace;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use proto::port::runtime;
 
-pub use self::disk::{Crash, DiskOptions, Operation, SimDisk, SimFile};
+pub use self::disk::{Crash, DiskOptions, Lie, Operation, SimDisk, SimFile};
 use self::executor::{Executor, SimRuntime, Step};
 pub use self::random::Random;
 
@@ -174,10 +174,43 @@ impl Simulation {
         self.executor.trace(trace::Trace::hash)
     }
 
-    /// The last events, oldest first, one a line.
+    /// Events so far; the same for every run of the same seed.
     #[must_use]
-    pub fn trace_tail(&self) -> String {
-        self.executor.trace(trace::Trace::tail)
+    pub fn trace_events(&self) -> u64 {
+        self.executor.trace(trace::Trace::events)
+    }
+
+    /// A view of the last events, also from a panic hook.
+    #[must_use]
+    pub fn tracer(&self) -> Tracer {
+        Tracer(Rc::downgrade(&self.executor))
+    }
+}
+
+thread_local! {
+    static PUBLISHED: RefCell<Option<Tracer>> = const { RefCell::new(None) };
+}
+
+/// Shows the last events of a simulation.
+#[derive(Clone)]
+pub struct Tracer(Weak<Executor>);
+
+impl Tracer {
+    /// The last events, oldest first, one a line; empty if the simulation is gone or in the midst of a step.
+    #[must_use]
+    pub fn tail(&self) -> String {
+        self.0.upgrade().and_then(|executor| executor.try_trace_tail()).unwrap_or_default()
+    }
+
+    /// Makes this the one that [`Tracer::published`] returns on this thread.
+    pub fn publish(&self) {
+        PUBLISHED.with(|published| published.replace(Some(self.clone())));
+    }
+
+    /// The one published last on this thread.
+    #[must_use]
+    pub fn published() -> Option<Tracer> {
+        PUBLISHED.with(|published| published.borrow().clone())
     }
 }
 

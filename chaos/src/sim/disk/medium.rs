@@ -8,7 +8,7 @@ use proto::port::DiskSpace;
 
 use super::content::{Content, SyncReach};
 use super::names::{Names, directory};
-use super::{DiskOptions, Operation, Survival};
+use super::{DiskOptions, Lie, Operation, Survival};
 use crate::sim::random::Random;
 
 /// The kernel's number for an I/O error.
@@ -66,6 +66,14 @@ impl Medium {
 
     pub(super) fn fail_nth(&mut self, operation: Operation, nth: u64) {
         self.faults.insert(operation, nth);
+    }
+
+    pub(super) fn resize(&mut self, capacity_bytes: u64) {
+        self.options.capacity_bytes = capacity_bytes;
+    }
+
+    pub(super) fn clear_faults(&mut self) {
+        self.faults.clear();
     }
 
     /// Counts an operation that is about to complete; decides how it ends.
@@ -194,7 +202,7 @@ impl Medium {
         let whole = ending == Ending::Complete;
         self.content(file).write(stamp, offset, bytes, || whole || random.chance(1, 2));
         ending.check()?;
-        if let (Some(data), true) = (cut, whole) {
+        if let (Some(data), true) = (cut, whole && self.options.lie != Lie::DurableWrite) {
             self.content(file).sync(SyncReach { data, metadata: stamp, own: Some(stamp) });
         }
         Ok(())
@@ -203,6 +211,7 @@ impl Medium {
     /// `cut` is the stamp at which the sync was issued.
     pub(super) fn sync(&mut self, ending: Ending, file: u64, cut: u64) -> io::Result<()> {
         match ending {
+            Ending::Complete if self.options.lie == Lie::Sync => {}
             Ending::Complete => self.content(file).sync(SyncReach { data: cut, metadata: cut, own: None }),
             Ending::Interrupted => {}
             Ending::Failed => {

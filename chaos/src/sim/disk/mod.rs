@@ -53,11 +53,25 @@ pub struct DiskOptions {
     pub capacity_bytes: u64,
     /// Sectors that one power loss may tear, at 512-byte edges.
     pub torn_sectors_max: u32,
+    /// What the disk says it did and did not.
+    pub lie: Lie,
+}
+
+/// A broken disk, to prove that tests notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lie {
+    /// It is honest.
+    #[default]
+    Nothing,
+    /// `sync` does nothing.
+    Sync,
+    /// `write_durable_at` writes, but does not make durable.
+    DurableWrite,
 }
 
 impl Default for DiskOptions {
     fn default() -> DiskOptions {
-        DiskOptions { capacity_bytes: 64 << 30, torn_sectors_max: 1 }
+        DiskOptions { capacity_bytes: 64 << 30, torn_sectors_max: 1, lie: Lie::Nothing }
     }
 }
 
@@ -166,6 +180,16 @@ impl SimDisk {
     /// A failed write leaves any part of its sectors, a failed sync loses any part of what it should have kept.
     pub fn fail_nth(&self, operation: Operation, nth: u64) {
         self.0.medium.borrow_mut().fail_nth(operation, nth);
+    }
+
+    /// Changes the bytes of the device, as an operator who enlarges a volume.
+    pub fn resize(&self, capacity_bytes: u64) {
+        self.0.medium.borrow_mut().resize(capacity_bytes);
+    }
+
+    /// Lets no further operation fail.
+    pub fn clear_faults(&self) {
+        self.0.medium.borrow_mut().clear_faults();
     }
 
     /// Flips bit `bit` of the byte at `offset` of file `name`, as rot at rest would.

@@ -76,8 +76,8 @@ fn seeds_losing(seeds: u64, crash: Crash, forgets: Forgets) -> Vec<u64> {
 
 #[test]
 fn a_writer_that_syncs_never_loses() {
-    assert_eq!(seeds_losing(300, Crash::Power, Forgets::Nothing), []);
-    assert_eq!(seeds_losing(100, Crash::Process, Forgets::Nothing), []);
+    assert_eq!(seeds_losing(300, Crash::Power, Forgets::Nothing), Vec::<u64>::new());
+    assert_eq!(seeds_losing(100, Crash::Process, Forgets::Nothing), Vec::<u64>::new());
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn a_writer_that_forgets_a_sync_is_caught() {
 
 #[test]
 fn a_killed_process_loses_nothing_that_completed() {
-    assert_eq!(seeds_losing(100, Crash::Process, Forgets::Sync), []);
-    assert_eq!(seeds_losing(100, Crash::Process, Forgets::SyncDir), []);
+    assert_eq!(seeds_losing(100, Crash::Process, Forgets::Sync), Vec::<u64>::new());
+    assert_eq!(seeds_losing(100, Crash::Process, Forgets::SyncDir), Vec::<u64>::new());
 }
 
 #[test]

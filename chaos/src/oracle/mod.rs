@@ -1,0 +1,502 @@
+//! The judge: what clients may be told and what a restart may show.
+//!
+//! Every top-level directory is a *space*, judged for itself. For each the oracle keeps every state that the operations
+//! so far can have led to, given what their callers were told:
+//!
+//! * An operation takes effect at some moment between its call and its answer. Until it is answered each possible
+//!   history decides for itself whether it did; the answer then strikes out the histories that would have answered
+//!   otherwise.
+//! * One that was in flight at a crash, or whose answer leaves the outcome open, may or may not have happened: both
+//!   histories stay until something is seen that tells them apart.
+//! * What is seen (a stat, a listing, bytes) strikes out the histories that do not show it.
+//!
+//! No history left is a violation. The method is just-in-time linearization (G. Lowe, "Testing for linearizability",
+//! Concurrency and Computation 29(4), 2017); spaces keep the number of histories small.
+
+pub mod model;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use node::FileInfo;
+use proto::api::Kind;
+use proto::checksum::digest;
+use proto::limits::INLINE_BYTES_MAX;
+
+use self::model::{Action, Answer, Body, ContentId, Entry, Operation, Progress, Refusal, State, Totals};
+
+/// Histories of one space that the oracle follows at most; more means that the workload does too much at once.
+const HISTORIES_MAX: usize = 20_000;
+/// Histories that a message shows.
+const HISTORIES_SHOWN: usize = 3;
+/// Calls and answers that a message shows.
+const LOG_LINES: usize = 40;
+
+/// Something happened that no history allows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Violation(pub String);
+
+/// Makes a violation of a format string.
+macro_rules! violation {
+    ($($part:tt)*) => { $crate::oracle::Violation(format!($($part)*)) };
+}
+pub(crate) use violation;
+
+/// One way things may have gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct History {
+    state: State,
+    progress: BTreeMap<u64, Progress>,
+}
+
+/// One top-level directory.
+#[derive(Default)]
+struct Space {
+    pending: BTreeMap<u64, Operation>,
+    histories: BTreeSet<History>,
+    /// The last calls and answers, for messages.
+    log: VecDeque<String>,
+}
+
+/// What the chunk store must and may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreBounds {
+    /// Chunks and their plain bytes of acknowledged files.
+    pub least: (u64, u64),
+    /// Chunks and their plain bytes of everything that was ever sent.
+    pub most: (u64, u64),
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Oracle {
+    spaces: BTreeMap<String, Space>,
+    operations: u64,
+    contents: Vec<Rc<Vec<u8>>>,
+    sent: BTreeMap<u128, u64>,
+    acknowledged: BTreeMap<u128, u64>,
+}
+
+impl Oracle {
+    /// Returns an oracle of an empty store.
+    #[must_use]
+    pub fn new() -> Oracle {
+        Oracle::default()
+    }
+
+    /// Registers bytes that will be put.
+    pub fn add_content(&mut self, bytes: Vec<u8>) -> ContentId {
+        self.contents.push(Rc::new(bytes));
+        ContentId(self.contents.len() - 1)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn content(&self, content: ContentId) -> Rc<Vec<u8>> {
+        self.contents[content.0].clone()
+    }
+
+    /// Contents registered so far.
+    #[must_use]
+    pub fn contents(&self) -> usize {
+        self.contents.len()
+    }
+
+    /// An operation is called.
+    pub fn call(&mut self, action: Action, session: Option<(u64, u64)>) -> u64 {
+        if let Action::Put { content, .. } = &action {
+            self.sent.append(&mut chunks(&self.contents[content.0]));
+        }
+        self.operations += 1;
+        let number = self.operations;
+        let space = self.space(action.path());
+        space.note(|| format!("{number} called {session:?}: {action:?}"));
+        space.pending.insert(number, Operation { number, action, session });
+        number
+    }
+
+    /// An operation was answered.
+    ///
+    /// # Errors
+    /// [`Violation`] if no history allows the answer.
+    pub fn answer(&mut self, path: &str, number: u64, answer: &Answer) -> Result<(), Violation> {
+        let space = self.space(path);
+        space.note(|| format!("{number} answered {answer:?}"));
+        space.follow()?;
+        let operation = space.pending.remove(&number).expect("invariant: it was called");
+        if let (Action::Put { content, .. }, Answer::Committed { .. }) = (&operation.action, answer) {
+            let mut chunks = chunks(&self.contents[content.0]);
+            self.acknowledged.append(&mut chunks);
+        }
+        let expected =
+            |history: &History| matches!(history.progress.get(&number), Some(Progress::Done(done)) if done == answer);
+        let space = self.space(path);
+        space.keep(expected, || {
+            format!(
+                "operation {number} {:?} (session {:?}) was answered {answer:?}",
+                operation.action, operation.session
+            )
+        })?;
+        space.forget(number);
+        Ok(())
+    }
+
+    /// An operation was turned down: nothing of it may ever show.
+    ///
+    /// # Errors
+    /// [`Violation`] if its effect was seen before.
+    pub fn refuse(&mut self, path: &str, number: u64) -> Result<(), Violation> {
+        let space = self.space(path);
+        space.note(|| format!("{number} turned down"));
+        space.follow()?;
+        let operation = space.pending.remove(&number).expect("invariant: it was called");
+        // A recursive removal may have taken some leaves.
+        let undone = |history: &History| !matches!(history.progress.get(&number), Some(Progress::Done(_)));
+        space.keep(undone, || {
+            format!("operation {number} {:?} was turned down, yet it took effect", operation.action)
+        })?;
+        space.forget(number);
+        Ok(())
+    }
+
+    /// The process is gone: what was not answered may or may not have happened.
+    ///
+    /// # Errors
+    /// [`Violation`] if there are too many histories.
+    pub fn crash(&mut self) -> Result<(), Violation> {
+        for space in self.spaces.values_mut() {
+            space.note(|| "the process ended".to_owned());
+            space.follow()?;
+            space.pending.clear();
+            let histories = std::mem::take(&mut space.histories);
+            space.histories =
+                histories.into_iter().map(|history| History { progress: BTreeMap::new(), ..history }).collect();
+        }
+        Ok(())
+    }
+
+    /// A stat of `path` shows this, now.
+    ///
+    /// # Errors
+    /// [`Violation`] if no history does.
+    pub fn saw_stat(&mut self, path: &str, seen: Result<&FileInfo, Refusal>) -> Result<(), Violation> {
+        let space = self.space(path);
+        space.note(|| {
+            format!("saw {path}: {}", seen.as_ref().map_or_else(|refusal| format!("{refusal:?}"), |info| shown(info)))
+        });
+        space.follow()?;
+        let shows = |history: &History| match (history.state.stat(path), &seen) {
+            (Ok(entry), Ok(info)) => matches(entry, info),
+            (Err(expected), Err(refusal)) => expected == *refusal,
+            _ => false,
+        };
+        space.keep(shows, || format!("a stat of {path} shows {seen:?}"))?;
+        if let Ok(info) = seen {
+            space.learn(path, info.inode.inode.0);
+        }
+        Ok(())
+    }
+
+    /// A listing of the whole directory `path` shows these names, now.
+    ///
+    /// # Errors
+    /// [`Violation`] if no history does.
+    pub fn saw_list(&mut self, path: &str, seen: &Result<Vec<String>, Refusal>) -> Result<(), Violation> {
+        let space = self.space(path);
+        space.note(|| format!("saw {path} list {seen:?}"));
+        space.follow()?;
+        space.keep(|history| history.state.list(path) == *seen, || format!("a listing of {path} shows {seen:?}"))
+    }
+
+    /// A walk of a whole top-level directory shows these entries by path, now.
+    ///
+    /// # Errors
+    /// [`Violation`] if no history does.
+    pub fn saw_tree(&mut self, top: &str, seen: &BTreeMap<String, FileInfo>) -> Result<(), Violation> {
+        let space = self.space(top);
+        space.note(|| format!("saw the tree {top}: {:?}", seen.keys().collect::<Vec<_>>()));
+        space.follow()?;
+        let shows = |history: &History| {
+            let entries = &history.state.entries;
+            entries.len() == seen.len()
+                && entries.iter().zip(seen).all(|((path, entry), (name, info))| path == name && matches(entry, info))
+        };
+        space.keep(shows, || {
+            let lines: String = seen.iter().map(|(path, info)| format!("\n  {path} {}", shown(info))).collect();
+            format!("the tree {top} is{lines}")
+        })?;
+        seen.iter().for_each(|(path, info)| space.learn(path, info.inode.inode.0));
+        Ok(())
+    }
+
+    /// Paths of all top-level directories that clients use.
+    #[must_use]
+    pub fn tops(&self) -> Vec<String> {
+        self.spaces.keys().cloned().collect()
+    }
+
+    /// Every content that a read of `path` begun now may return.
+    ///
+    /// # Errors
+    /// [`Violation`] if there are too many histories.
+    pub fn readable(&mut self, path: &str) -> Result<BTreeSet<ContentId>, Violation> {
+        let space = self.space(path);
+        space.follow()?;
+        let content = |history: &History| match history.state.stat(path).map(|entry| &entry.body) {
+            Ok(Body::File { content, .. }) => Some(*content),
+            _ => None,
+        };
+        Ok(space.histories.iter().filter_map(content).collect())
+    }
+
+    /// A read of `path`, while nothing else happens, returned this content.
+    ///
+    /// # Errors
+    /// [`Violation`] if no history has it.
+    pub fn saw_content(&mut self, path: &str, allowed: &BTreeSet<ContentId>) -> Result<(), Violation> {
+        let holds = |history: &History| match history.state.stat(path).map(|entry| &entry.body) {
+            Ok(Body::File { content, .. }) => allowed.contains(content),
+            _ => false,
+        };
+        self.space(path).keep(holds, || format!("a read of {path} returned {allowed:?}"))
+    }
+
+    /// Checks the node's counters while nothing happens.
+    ///
+    /// # Errors
+    /// [`Violation`] if no history adds up to them.
+    pub fn saw_stats(&mut self, stats: &node::NodeStats) -> Result<(), Violation> {
+        let mut sums = BTreeSet::from([Totals::default()]);
+        let (mut files, mut directories, mut symlinks) = (0, 1, 0);
+        for space in self.spaces.values() {
+            let totals: BTreeSet<Totals> = space.histories.iter().map(|history| history.state.totals()).collect();
+            sums = sums.iter().flat_map(|sum| totals.iter().map(|total| sum.plus(*total))).collect();
+            // What is visible was compared before: any history will do.
+            for entry in space.histories.iter().take(1).flat_map(|history| history.state.entries.values()) {
+                match entry.kind() {
+                    Kind::File => files += 1,
+                    Kind::Directory => directories += 1,
+                    Kind::Symlink => symlinks += 1,
+                }
+            }
+        }
+        let seen = Totals { logical_bytes: stats.logical_bytes, inline_bytes: stats.inline_bytes };
+        if !sums.contains(&seen) {
+            return Err(violation!("the node counts {seen:?}, but all versions of all files have {sums:?}"));
+        }
+        if (stats.files, stats.directories, stats.symlinks) != (files, directories, symlinks) {
+            let expected = (files, directories, symlinks);
+            return Err(violation!("files, directories and symlinks are {expected:?}, the node counts {stats:?}"));
+        }
+        Ok(())
+    }
+
+    /// What the chunk store must and may hold; nothing is ever collected.
+    #[must_use]
+    pub fn store_bounds(&self) -> StoreBounds {
+        let sum = |chunks: &BTreeMap<u128, u64>| (chunks.len() as u64, chunks.values().sum());
+        StoreBounds { least: sum(&self.acknowledged), most: sum(&self.sent) }
+    }
+
+    /// A guess at what is there, to aim operations at: the paths of one history.
+    #[must_use]
+    pub fn guess(&self, top: &str) -> Option<&State> {
+        self.spaces.get(top)?.histories.last().map(|history| &history.state)
+    }
+
+    fn space(&mut self, path: &str) -> &mut Space {
+        let end = path[1..].find('/').map_or(path.len(), |at| at + 1);
+        self.spaces
+            .entry(path[..end].to_owned())
+            .or_insert_with(|| Space { histories: BTreeSet::from([History::default()]), ..Space::default() })
+    }
+}
+
+impl Space {
+    /// Lets every history go on in every way: each pending operation may take its steps by now.
+    fn follow(&mut self) -> Result<(), Violation> {
+        let mut fresh: Vec<History> = self.histories.iter().cloned().collect();
+        while let Some(history) = fresh.pop() {
+            for (number, operation) in &self.pending {
+                for (state, progress) in history.state.steps(operation, history.progress.get(number)) {
+                    let mut next = History { state, progress: history.progress.clone() };
+                    next.progress.insert(*number, progress);
+                    if self.histories.insert(next.clone()) {
+                        fresh.push(next);
+                    }
+                }
+            }
+            if self.histories.len() > HISTORIES_MAX {
+                return Err(violation!("more than {HISTORIES_MAX} histories: {:?}", self.pending));
+            }
+        }
+        Ok(())
+    }
+
+    /// Strikes out the histories that do not fit.
+    fn keep(&mut self, fits: impl Fn(&History) -> bool, what: impl Fn() -> String) -> Result<(), Violation> {
+        if !self.histories.iter().any(&fits) {
+            let total = self.histories.len();
+            let shown = self.histories.iter().take(HISTORIES_SHOWN).map(History::describe);
+            let shown: String = shown.collect();
+            let log: String = self.log.iter().map(|line| format!("\n  {line}")).collect();
+            return Err(violation!(
+                "{}\nbut none of {total} histories does:{shown}\nlast calls and answers:{log}",
+                what()
+            ));
+        }
+        self.histories.retain(fits);
+        Ok(())
+    }
+
+    fn note(&mut self, line: impl Fn() -> String) {
+        if self.log.len() == LOG_LINES {
+            self.log.pop_front();
+        }
+        self.log.push_back(line());
+    }
+
+    /// Every history learns the inode of what `path` stands for.
+    fn learn(&mut self, path: &str, inode: u64) {
+        let histories = std::mem::take(&mut self.histories);
+        let learn = |mut history: History| {
+            if let Some(entry) = history.state.entries.get_mut(path).filter(|entry| entry.inode.is_none()) {
+                Rc::make_mut(entry).inode = Some(inode);
+            }
+            history
+        };
+        self.histories = histories.into_iter().map(learn).collect();
+    }
+
+    /// Drops what histories know of an operation that is over.
+    fn forget(&mut self, number: u64) {
+        let histories = std::mem::take(&mut self.histories);
+        let forget = |mut history: History| {
+            history.progress.remove(&number);
+            history
+        };
+        self.histories = histories.into_iter().map(forget).collect();
+    }
+}
+
+impl History {
+    fn describe(&self) -> String {
+        let line = |(path, entry): (&String, &Rc<Entry>)| {
+            format!("\n  {path} {:o} {:?} {:?} {:?}", entry.mode, entry.mtime_ns, entry.user_metadata, entry.body)
+        };
+        let entries: String = self.state.entries.iter().map(line).collect();
+        format!("\n- {:?}{entries}", self.progress)
+    }
+}
+
+/// Whether a description fits an entry.
+fn matches(entry: &Entry, info: &FileInfo) -> bool {
+    let inode = &info.inode;
+    let body_matches = match &entry.body {
+        Body::Directory => inode.version.0 == 0 && inode.size == 0 && inode.symlink_target.is_none(),
+        Body::Symlink { target } => inode.version.0 == 0 && inode.symlink_target.as_ref() == Some(target),
+        Body::File { version, bytes, .. } => inode.version.0 == *version && inode.size == *bytes,
+    };
+    body_matches
+        && inode.kind == entry.kind()
+        && entry.inode.is_none_or(|known| known == inode.inode.0)
+        && inode.mode == entry.mode
+        && entry.mtime_ns.is_none_or(|mtime_ns| inode.mtime_ns == mtime_ns)
+        && inode.user_metadata == entry.user_metadata
+}
+
+fn shown(info: &FileInfo) -> String {
+    let inode = &info.inode;
+    let (mode, mtime_ns, metadata) = (inode.mode, inode.mtime_ns, &inode.user_metadata);
+    let (kind, version, size) = (inode.kind, inode.version.0, inode.size);
+    format!("{mode:o} {mtime_ns} {metadata:?} {kind:?} {:?} version {version} bytes {size}", inode.symlink_target)
+}
+
+/// Digest and length of each chunk that the bytes are cut into; none if they lie inline.
+fn chunks(bytes: &[u8]) -> BTreeMap<u128, u64> {
+    let mut chunks = BTreeMap::new();
+    if bytes.len() <= INLINE_BYTES_MAX {
+        return chunks;
+    }
+    let chunker = chunk::chunker(chunk::ChunkerId::FASTCDC_64_KIB).expect("invariant: the default chunker exists");
+    let mut rest = bytes;
+    while let Some(len) = chunker.cut(rest, chunk::InputEnd::Last) {
+        let (chunk, after) = rest.split_at(len);
+        chunks.insert(digest(chunk), len as u64);
+        rest = after;
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::model::AttributeChange;
+    use super::*;
+    use meta::Condition;
+
+    fn put(oracle: &mut Oracle, path: &str, bytes: u64) -> Action {
+        let content = oracle.add_content(vec![1; bytes as usize]);
+        let attributes = AttributeChange::default();
+        Action::Put { path: path.into(), content, bytes, attributes, condition: Condition::Any }
+    }
+
+    fn committed(version: u64) -> Answer {
+        Answer::Committed { version, created: version == 1 }
+    }
+
+    #[test]
+    fn an_unanswered_operation_may_or_may_not_show() {
+        let mut oracle = Oracle::new();
+        let action = put(&mut oracle, "/s/f", 1);
+        oracle.call(action, None);
+        oracle.crash().unwrap();
+        assert_eq!(oracle.saw_list("/s", &Ok(vec!["f".into()])), Ok(()));
+        oracle.saw_list("/s", &Err(Refusal::NotFound)).expect_err("once seen it stays");
+    }
+
+    #[test]
+    fn an_answered_operation_stays_through_a_crash() {
+        let mut oracle = Oracle::new();
+        let action = put(&mut oracle, "/s/f", 1);
+        let number = oracle.call(action, None);
+        oracle.answer("/s/f", number, &committed(1)).unwrap();
+        oracle.crash().unwrap();
+        oracle.saw_list("/s", &Err(Refusal::NotFound)).expect_err("it was acknowledged");
+        assert_eq!(oracle.saw_list("/s", &Ok(vec!["f".into()])), Ok(()));
+    }
+
+    #[test]
+    fn concurrent_writers_take_some_order_and_each_version_is_given_once() {
+        let mut oracle = Oracle::new();
+        let numbers: Vec<u64> = (0..3)
+            .map(|_| {
+                let action = put(&mut oracle, "/s/f", 1);
+                oracle.call(action, None)
+            })
+            .collect();
+        oracle.answer("/s/f", numbers[1], &committed(2)).unwrap();
+        oracle.answer("/s/f", numbers[0], &committed(2)).expect_err("two writers cannot have made version 2");
+    }
+
+    #[test]
+    fn a_repeated_request_gets_its_first_answer() {
+        let mut oracle = Oracle::new();
+        let action = put(&mut oracle, "/s/f", 1);
+        oracle.call(action.clone(), Some((7, 1)));
+        oracle.crash().unwrap();
+        let again = oracle.call(action.clone(), Some((7, 1)));
+        oracle.answer("/s/f", again, &committed(1)).unwrap();
+        let third = oracle.call(action, Some((7, 1)));
+        oracle.answer("/s/f", third, &committed(2)).expect_err("it was applied twice");
+    }
+
+    #[test]
+    fn what_was_turned_down_never_shows() {
+        let mut oracle = Oracle::new();
+        let action = put(&mut oracle, "/s/f", 1);
+        let number = oracle.call(action, None);
+        oracle.refuse("/s/f", number).unwrap();
+        oracle.saw_list("/s", &Ok(vec!["f".into()])).expect_err("it was turned down");
+    }
+}

@@ -1,0 +1,596 @@
+//! The namespace as a client understands it: entries by path, and what each action does to them.
+//!
+//! Written from the documented behaviour, with paths instead of inodes, so that it shares no mistake with the state
+//! machine that it judges.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::rc::Rc;
+
+use meta::{Condition, MetaError};
+use node::Removal;
+use proto::api::Kind;
+use proto::limits::INLINE_BYTES_MAX;
+
+/// Bytes that were put, by their place in the oracle's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ContentId(pub usize);
+
+/// What a client asks for.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields are those of the node's methods")]
+pub enum Action {
+    Put { path: String, content: ContentId, bytes: u64, attributes: AttributeChange, condition: Condition },
+    MakeDirectory { path: String, attributes: AttributeChange },
+    MakeSymlink { path: String, target: String, attributes: AttributeChange },
+    Rename { from: String, to: String, replace: bool },
+    Remove { path: String, how: Removal },
+    SetAttributes { path: String, change: AttributeChange },
+}
+
+impl Action {
+    /// The path that it is about.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Action::Put { path, .. }
+            | Action::MakeDirectory { path, .. }
+            | Action::MakeSymlink { path, .. }
+            | Action::Rename { from: path, .. }
+            | Action::Remove { path, .. }
+            | Action::SetAttributes { path, .. } => path,
+        }
+    }
+}
+
+/// Attributes that an action sets; absent ones keep what is there, or the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the node's attributes")]
+pub struct AttributeChange {
+    pub mode: Option<u32>,
+    pub mtime_ns: Option<u64>,
+    pub symlink_target: Option<String>,
+    pub user_metadata: Option<Vec<(String, String)>>,
+}
+
+/// What came of an action.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "they are named after the actions")]
+pub enum Answer {
+    Committed { version: u64, created: bool },
+    Made,
+    Renamed,
+    Removed,
+    Changed,
+    Refused(Refusal),
+}
+
+/// Why an action changed nothing: the refusals that the workload can meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "they are those of `MetaError`")]
+pub enum Refusal {
+    NotFound,
+    NotADirectory,
+    IsADirectory,
+    AlreadyExists,
+    NotEmpty,
+    ConditionFailed(Option<u64>),
+    IntoItself,
+    NotASymlink,
+}
+
+impl Refusal {
+    /// Translates the node's answer; `None` for one that no action of the workload may meet.
+    #[must_use]
+    pub fn of(error: &MetaError) -> Option<Refusal> {
+        Some(match error {
+            MetaError::NotFound => Refusal::NotFound,
+            MetaError::NotADirectory => Refusal::NotADirectory,
+            MetaError::IsADirectory => Refusal::IsADirectory,
+            MetaError::AlreadyExists => Refusal::AlreadyExists,
+            MetaError::NotEmpty => Refusal::NotEmpty,
+            MetaError::ConditionFailed { current } => Refusal::ConditionFailed(current.map(|version| version.0)),
+            MetaError::IntoItself => Refusal::IntoItself,
+            MetaError::NotASymlink => Refusal::NotASymlink,
+            _ => return None,
+        })
+    }
+}
+
+/// A file, directory or symlink.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Its identity across renames: the number of the operation that made it, and which of its objects it is.
+    pub object: (u64, usize),
+    /// Its inode, once a client has seen it; it never changes.
+    pub inode: Option<u64>,
+    /// Unix permission bits.
+    pub mode: u32,
+    /// Modification time, if a client chose it.
+    pub mtime_ns: Option<u64>,
+    /// User metadata.
+    pub user_metadata: Vec<(String, String)>,
+    /// The rest, by kind.
+    pub body: Body,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Body {
+    Directory,
+    Symlink { target: String },
+    File { version: u64, content: ContentId, bytes: u64, retained: Totals },
+}
+
+/// Bytes of all versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "they are named after the node's counters")]
+pub struct Totals {
+    pub logical_bytes: u64,
+    pub inline_bytes: u64,
+}
+
+impl Totals {
+    /// Adds both counts.
+    #[must_use]
+    pub fn plus(self, other: Totals) -> Totals {
+        Totals {
+            logical_bytes: self.logical_bytes + other.logical_bytes,
+            inline_bytes: self.inline_bytes + other.inline_bytes,
+        }
+    }
+}
+
+impl Entry {
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.body {
+            Body::Directory => Kind::Directory,
+            Body::Symlink { .. } => Kind::Symlink,
+            Body::File { .. } => Kind::File,
+        }
+    }
+
+    fn is_directory(&self) -> bool {
+        self.body == Body::Directory
+    }
+
+    fn new(object: (u64, usize), body: Body, attributes: &AttributeChange) -> Entry {
+        let default_mode = match body {
+            Body::Directory => 0o755,
+            Body::Symlink { .. } => 0o777,
+            Body::File { .. } => 0o644,
+        };
+        Entry {
+            object,
+            inode: None,
+            mode: attributes.mode.unwrap_or(default_mode),
+            // A directory's time follows its names.
+            mtime_ns: attributes.mtime_ns.filter(|_| body != Body::Directory),
+            user_metadata: attributes.user_metadata.clone().unwrap_or_default(),
+            body,
+        }
+    }
+}
+
+/// One operation of the history.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Its place in the history.
+    pub number: u64,
+    /// What was asked for.
+    pub action: Action,
+    /// Client and sequence, for exactly-once.
+    pub session: Option<(u64, u64)>,
+}
+
+/// How far an operation has got in one possible history.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Progress {
+    /// It found its object by name and will act on the object.
+    Bound((u64, usize)),
+    /// It took effect; this is what its caller must be told.
+    Done(Answer),
+}
+
+/// One possible state of a subtree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct State {
+    /// Entries by absolute path; the root directory is not among them.
+    pub entries: BTreeMap<String, Rc<Entry>>,
+    /// The last remembered answer of each client.
+    remembered: BTreeMap<u64, (u64, Answer)>,
+}
+
+type Checked<T> = Result<T, Refusal>;
+
+impl State {
+    /// All that `operation` may do next from here: one step of its own, at one moment.
+    #[must_use]
+    pub fn steps(&self, operation: &Operation, progress: Option<&Progress>) -> Vec<(State, Progress)> {
+        if matches!(progress, Some(Progress::Done(_))) {
+            return Vec::new();
+        }
+        if let Some((client, sequence)) = operation.session
+            && let Some((last, answer)) = self.remembered.get(&client)
+            && *last == sequence
+        {
+            let mut steps = vec![(self.clone(), Progress::Done(answer.clone()))];
+            // These may come from looking a path up, before the request is recorded, or be tried again by the node
+            // itself: the repetition is then a first try.
+            use Refusal::{NotADirectory, NotEmpty, NotFound};
+            if matches!(answer, Answer::Refused(NotADirectory | NotEmpty | NotFound)) {
+                steps.append(&mut self.first_steps(operation, progress));
+            }
+            return steps;
+        }
+        self.first_steps(operation, progress)
+    }
+
+    /// The steps of an operation that has not been answered before.
+    fn first_steps(&self, operation: &Operation, progress: Option<&Progress>) -> Vec<(State, Progress)> {
+        match &operation.action {
+            Action::Remove { path, how: Removal::Recursive } => self.remove_recursively(operation, path),
+            Action::SetAttributes { path, change } => vec![self.set_attributes(operation, path, change, progress)],
+            action => {
+                let mut next = self.clone();
+                let answer = next.apply(operation.number, action).unwrap_or_else(Answer::Refused);
+                vec![next.done(operation, answer)]
+            }
+        }
+    }
+
+    fn done(mut self, operation: &Operation, answer: Answer) -> (State, Progress) {
+        if let Some((client, sequence)) = operation.session {
+            self.remembered.insert(client, (sequence, answer.clone()));
+        }
+        (self, Progress::Done(answer))
+    }
+
+    /// Applies an action that happens at one moment.
+    fn apply(&mut self, number: u64, action: &Action) -> Checked<Answer> {
+        match action {
+            Action::Put { path, content, bytes, attributes, condition } => {
+                self.put(number, path, (*content, *bytes), attributes, *condition)
+            }
+            Action::MakeDirectory { path, attributes } => self.make(number, path, Body::Directory, attributes),
+            Action::MakeSymlink { path, target, attributes } => {
+                self.make(number, path, Body::Symlink { target: target.clone() }, attributes)
+            }
+            Action::Rename { from, to, replace } => self.rename(number, from, to, *replace),
+            Action::Remove { path, .. } => {
+                self.resolve(path)?;
+                if self.has_children(path) {
+                    return Err(Refusal::NotEmpty);
+                }
+                self.entries.remove(path);
+                Ok(Answer::Removed)
+            }
+            Action::SetAttributes { .. } => unreachable!("invariant: it takes two steps"),
+        }
+    }
+
+    /// Names that every proper ancestor of `path`, and `path`, stand for something.
+    fn resolve(&self, path: &str) -> Checked<()> {
+        for ancestor in ancestors(path) {
+            let entry = self.entries.get(ancestor).ok_or(Refusal::NotFound)?;
+            if !entry.is_directory() {
+                return Err(Refusal::NotADirectory);
+            }
+        }
+        if path.is_empty() || self.entries.contains_key(path) { Ok(()) } else { Err(Refusal::NotFound) }
+    }
+
+    /// Checks that `path` may be made, as far as its ancestors go.
+    fn check_ancestors(&self, path: &str) -> Checked<()> {
+        let existing = ancestors(path).map_while(|ancestor| self.entries.get(ancestor));
+        if existing.into_iter().all(|entry| entry.is_directory()) { Ok(()) } else { Err(Refusal::NotADirectory) }
+    }
+
+    fn make_ancestors(&mut self, number: u64, path: &str) {
+        for (depth, ancestor) in ancestors(path).enumerate() {
+            if !self.entries.contains_key(ancestor) {
+                let entry = Entry::new((number, depth + 1), Body::Directory, &AttributeChange::default());
+                self.entries.insert(ancestor.to_owned(), Rc::new(entry));
+            }
+        }
+    }
+
+    fn insert(&mut self, number: u64, path: &str, entry: Entry) {
+        self.make_ancestors(number, path);
+        self.entries.insert(path.to_owned(), Rc::new(entry));
+    }
+
+    fn put(
+        &mut self,
+        number: u64,
+        path: &str,
+        (content, bytes): (ContentId, u64),
+        attributes: &AttributeChange,
+        condition: Condition,
+    ) -> Checked<Answer> {
+        self.check_ancestors(path)?;
+        let inline_bytes = if bytes <= INLINE_BYTES_MAX as u64 { bytes } else { 0 };
+        let added = Totals { logical_bytes: bytes, inline_bytes };
+        let (mut entry, current, totals) = match self.entries.get(path) {
+            None => {
+                if matches!(condition, Condition::Match { .. }) {
+                    return Err(Refusal::ConditionFailed(None));
+                }
+                let body = Body::File { version: 0, content, bytes, retained: added };
+                (Entry::new((number, 0), body, attributes), 0, added)
+            }
+            Some(found) => match &found.body {
+                Body::Directory => return Err(Refusal::IsADirectory),
+                Body::Symlink { .. } => return Err(Refusal::AlreadyExists),
+                Body::File { version, retained, .. } => {
+                    let holds = match condition {
+                        Condition::Any => true,
+                        Condition::Absent => false,
+                        // An inode that a condition names was seen, so every history knows whose it is.
+                        Condition::Match { inode, version: expected } => {
+                            found.inode == Some(inode.0) && expected.0 == *version
+                        }
+                    };
+                    if !holds {
+                        return Err(Refusal::ConditionFailed(Some(*version)));
+                    }
+                    let mut entry = Entry::clone(found);
+                    entry.mode = attributes.mode.unwrap_or(entry.mode);
+                    entry.mtime_ns = attributes.mtime_ns;
+                    entry.user_metadata = attributes.user_metadata.clone().unwrap_or_default();
+                    (entry, *version, retained.plus(added))
+                }
+            },
+        };
+        let version = current + 1;
+        entry.body = Body::File { version, content, bytes, retained: totals };
+        self.insert(number, path, entry);
+        Ok(Answer::Committed { version, created: version == 1 })
+    }
+
+    fn make(&mut self, number: u64, path: &str, body: Body, attributes: &AttributeChange) -> Checked<Answer> {
+        self.check_ancestors(path)?;
+        if self.entries.contains_key(path) {
+            return Err(Refusal::AlreadyExists);
+        }
+        self.insert(number, path, Entry::new((number, 0), body, attributes));
+        Ok(Answer::Made)
+    }
+
+    fn rename(&mut self, number: u64, from: &str, to: &str, replace: bool) -> Checked<Answer> {
+        self.resolve(from)?;
+        let moved = self.entries[from].clone();
+        self.check_ancestors(to)?;
+        if moved.is_directory() && to.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
+            return Err(Refusal::IntoItself);
+        }
+        if from == to {
+            return Ok(Answer::Renamed);
+        }
+        if let Some(target) = self.entries.get(to) {
+            match (moved.is_directory(), target.is_directory()) {
+                _ if !replace => return Err(Refusal::AlreadyExists),
+                (false, true) => return Err(Refusal::IsADirectory),
+                (true, false) => return Err(Refusal::NotADirectory),
+                _ if self.has_children(to) => return Err(Refusal::NotEmpty),
+                _ => {}
+            }
+        }
+        let below: Vec<String> = self.below(from).map(str::to_owned).collect();
+        for path in below {
+            let entry = self.entries.remove(&path).expect("invariant: the path was just listed");
+            self.entries.insert(format!("{to}{}", &path[from.len()..]), entry);
+        }
+        let entry = self.entries.remove(from).expect("invariant: it was just found");
+        self.make_ancestors(number, to);
+        self.entries.insert(to.to_owned(), entry);
+        Ok(Answer::Renamed)
+    }
+
+    /// A recursive removal takes leaves one by one, then the directory itself.
+    fn remove_recursively(&self, operation: &Operation, path: &str) -> Vec<(State, Progress)> {
+        if let Err(refusal) = self.resolve(path) {
+            return vec![self.clone().done(operation, Answer::Refused(refusal))];
+        }
+        let leaves = self.below(path).filter(|below| !self.has_children(below));
+        let bound = Progress::Bound(self.entries[path].object);
+        let mut steps: Vec<(State, Progress)> = leaves
+            .map(|leaf| {
+                let mut next = self.clone();
+                next.entries.remove(leaf);
+                (next, bound.clone())
+            })
+            .collect();
+        let last = if steps.is_empty() {
+            let mut next = self.clone();
+            next.entries.remove(path);
+            next.done(operation, Answer::Removed)
+        } else {
+            // Others may keep adding names for as long as it tries.
+            self.clone().done(operation, Answer::Refused(Refusal::NotEmpty))
+        };
+        steps.push(last);
+        steps
+    }
+
+    fn set_attributes(
+        &self,
+        operation: &Operation,
+        path: &str,
+        change: &AttributeChange,
+        progress: Option<&Progress>,
+    ) -> (State, Progress) {
+        let refused = |refusal| self.clone().done(operation, Answer::Refused(refusal));
+        let Some(Progress::Bound(object)) = progress else {
+            return match self.resolve(path) {
+                Ok(()) => (self.clone(), Progress::Bound(self.entries[path].object)),
+                Err(refusal) => refused(refusal),
+            };
+        };
+        let mut next = self.clone();
+        let Some(entry) = next.entries.values_mut().find(|entry| entry.object == *object) else {
+            return refused(Refusal::NotFound);
+        };
+        let entry = Rc::make_mut(entry);
+        if let Some(new_target) = &change.symlink_target {
+            let Body::Symlink { target } = &mut entry.body else {
+                return refused(Refusal::NotASymlink);
+            };
+            target.clone_from(new_target);
+        }
+        entry.mode = change.mode.unwrap_or(entry.mode);
+        if !entry.is_directory() {
+            entry.mtime_ns = change.mtime_ns.or(entry.mtime_ns);
+        }
+        if let Some(user_metadata) = &change.user_metadata {
+            entry.user_metadata.clone_from(user_metadata);
+        }
+        next.done(operation, Answer::Changed)
+    }
+
+    /// Paths below a directory.
+    pub fn below<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
+        let inside = move |key: &&String| key.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        let from = (Bound::Included(path), Bound::Unbounded);
+        let keys = self.entries.range::<str, _>(from).map(|(key, _)| key);
+        keys.take_while(move |key| key.starts_with(path)).filter(inside).map(String::as_str)
+    }
+
+    fn has_children(&self, path: &str) -> bool {
+        self.below(path).next().is_some()
+    }
+
+    /// Names in a directory, ordered bytewise.
+    ///
+    /// # Errors
+    /// As the node's own.
+    pub fn list(&self, path: &str) -> Result<Vec<String>, Refusal> {
+        self.resolve(path)?;
+        if !path.is_empty() && !self.entries[path].is_directory() {
+            return Err(Refusal::NotADirectory);
+        }
+        let name = |below: &str| below[path.len() + 1..].to_owned();
+        let mut names: Vec<String> = self.below(path).map(name).filter(|name| !name.contains('/')).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// What a path stands for.
+    ///
+    /// # Errors
+    /// As the node's own.
+    pub fn stat(&self, path: &str) -> Result<&Entry, Refusal> {
+        self.resolve(path)?;
+        Ok(&self.entries[path])
+    }
+
+    /// Bytes of all versions of all files.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let retained = |entry: &Rc<Entry>| match entry.body {
+            Body::File { retained, .. } => retained,
+            _ => Totals::default(),
+        };
+        self.entries.values().map(retained).fold(Totals::default(), Totals::plus)
+    }
+}
+
+/// Proper ancestors, outermost first, without the root.
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(at, _)| &path[..at]).filter(|ancestor| !ancestor.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(path: &str, content: usize) -> Action {
+        let attributes = AttributeChange::default();
+        Action::Put { path: path.into(), content: ContentId(content), bytes: 1, attributes, condition: Condition::Any }
+    }
+
+    /// Applies actions of one step each.
+    fn after(actions: &[Action]) -> State {
+        actions
+            .iter()
+            .enumerate()
+            .fold(State::default(), |state, (number, action)| one(&state, number as u64, action).0)
+    }
+
+    fn one(state: &State, number: u64, action: &Action) -> (State, Answer) {
+        let operation = Operation { number, action: action.clone(), session: None };
+        let mut steps = state.steps(&operation, None);
+        assert_eq!(steps.len(), 1);
+        let Some((next, Progress::Done(answer))) = steps.pop() else { panic!("not done") };
+        (next, answer)
+    }
+
+    fn refusal(state: &State, action: Action) -> Refusal {
+        match one(state, 99, &action) {
+            (next, Answer::Refused(refusal)) => {
+                assert_eq!(&next, state, "a refusal changes nothing");
+                refusal
+            }
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+
+    fn rename(from: &str, to: &str, replace: bool) -> Action {
+        Action::Rename { from: from.into(), to: to.into(), replace }
+    }
+
+    #[test]
+    fn names_are_listed_bytewise_whatever_lies_below_them() {
+        let state = after(&[put("/s/a/b", 0), put("/s/a-b", 1), put("/s/a.b", 2), put("/s/é", 3)]);
+        assert_eq!(state.list("/s").unwrap(), ["a", "a-b", "a.b", "é"]);
+        assert_eq!(state.list("").unwrap(), ["s"]);
+        assert_eq!(state.list("/s/a-b"), Err(Refusal::NotADirectory));
+        assert_eq!(state.list("/s/x/y"), Err(Refusal::NotFound));
+        assert_eq!(state.list("/s/a-b/y"), Err(Refusal::NotADirectory));
+    }
+
+    #[test]
+    fn renames_move_subtrees_and_refuse_what_the_interface_says() {
+        let state = after(&[put("/s/a/b", 0), put("/s/f", 1), put("/s/d/x", 2)]);
+        let (moved, _) = one(&state, 9, &rename("/s/a", "/s/new/deep", false));
+        assert!(moved.entries.contains_key("/s/new/deep/b") && !moved.entries.contains_key("/s/a"));
+        assert_eq!(refusal(&state, rename("/s/a", "/s/a/b/c", true)), Refusal::NotADirectory);
+        assert_eq!(refusal(&state, rename("/s/a", "/s/a/c", true)), Refusal::IntoItself);
+        assert_eq!(refusal(&state, rename("/s/f", "/s/a", true)), Refusal::IsADirectory);
+        assert_eq!(refusal(&state, rename("/s/a", "/s/f", true)), Refusal::NotADirectory);
+        assert_eq!(refusal(&state, rename("/s/a", "/s/d", true)), Refusal::NotEmpty);
+        assert_eq!(refusal(&state, rename("/s/f", "/s/a/b", false)), Refusal::AlreadyExists);
+        assert_eq!(refusal(&state, rename("/s/f/x", "/s/g", false)), Refusal::NotADirectory);
+        assert_eq!(one(&state, 9, &rename("/s/f", "/s/f", false)).1, Answer::Renamed);
+    }
+
+    #[test]
+    fn versions_and_retained_bytes_grow_with_every_commit() {
+        let state = after(&[put("/s/f", 0), put("/s/f", 1)]);
+        assert_eq!(state.totals(), Totals { logical_bytes: 2, inline_bytes: 2 });
+        assert!(matches!(state.stat("/s/f").unwrap().body, Body::File { version: 2, content: ContentId(1), .. }));
+    }
+
+    #[test]
+    fn a_recursive_removal_may_stop_anywhere_but_never_orphans() {
+        let start = after(&[put("/s/d/e/x", 0), put("/s/d/y", 1)]);
+        let action = Action::Remove { path: "/s/d".into(), how: Removal::Recursive };
+        let operation = Operation { number: 9, action, session: None };
+        let mut reached = vec![start];
+        let mut next = 0;
+        while next < reached.len() {
+            for (state, _) in reached[next].steps(&operation, None) {
+                let orphan = |path: &String| ancestors(path).any(|parent| !state.entries.contains_key(parent));
+                assert!(!state.entries.keys().any(orphan));
+                if !reached.contains(&state) {
+                    reached.push(state);
+                }
+            }
+            next += 1;
+        }
+        assert_eq!(reached.len(), 7, "six subsets that keep their parents, and the end");
+    }
+}

@@ -1,0 +1,301 @@
+//! One client: what it does, what it remembers across crashes, and what it checks at once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use meta::Session;
+use node::{FileInfo, Node};
+use proto::api::Kind;
+use proto::port::runtime;
+
+use super::choice::{Choice, Sharing, draw};
+use super::perform::{Outcome, abandon, path, perform, read_all, target};
+use crate::harness::World;
+use crate::oracle::model::{Action, ContentId, Refusal};
+use crate::oracle::{Violation, violation};
+use crate::sim::{Random, SimDisk};
+
+/// How long a client waits for an answer before it repeats its request.
+const PATIENCE_MAX: Duration = Duration::from_millis(20);
+/// Spaces that all clients share.
+const SHARED_SPACES: u64 = 2;
+
+/// What a client knows; it outlives the node's crashes.
+#[derive(Default)]
+pub struct Client {
+    number: u64,
+    /// Number of its last request of a session.
+    sequence: Cell<u64>,
+    /// Its last request of a session, if it has no answer yet.
+    unanswered: RefCell<Option<(Action, Session)>>,
+}
+
+/// Whether a client goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    GoesOn,
+    /// The node takes no more changes.
+    Stops,
+}
+
+impl Client {
+    /// Returns a client that has done nothing.
+    #[must_use]
+    pub fn new(number: u64) -> Client {
+        Client { number, ..Client::default() }
+    }
+
+    fn next_session(&self) -> Session {
+        let sequence = self.sequence.get() + 1;
+        self.sequence.set(sequence);
+        Session { client: 1000 + self.number, sequence, acked_below: sequence }
+    }
+}
+
+/// One client's part of one start of the node.
+struct Run<'a> {
+    world: &'a World,
+    node: &'a Node<SimDisk>,
+    client: &'a Client,
+    random: Random,
+}
+
+/// Carries out up to `operations` actions of client `number`.
+///
+/// # Errors
+/// The first [`Violation`].
+pub async fn run(
+    world: Rc<World>,
+    node: Node<SimDisk>,
+    number: usize,
+    random: Random,
+    operations: u64,
+) -> Result<(), Violation> {
+    let client = &world.clients[number];
+    let mut run = Run { world: &world, node: &node, client, random };
+    let unanswered = client.unanswered.take();
+    if let Some((action, session)) = unanswered
+        && run.random.chance(3, 4)
+        && run.change(&action, Some(session)).await? == Flow::Stops
+    {
+        return Ok(());
+    }
+    for _ in 0..operations {
+        if run.step().await? == Flow::Stops {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Run<'_> {
+    async fn step(&mut self) -> Result<Flow, Violation> {
+        let (top, sharing) = if self.random.chance(2, 5) {
+            (format!("/g{}", self.random.below(SHARED_SPACES)), Sharing::Shared)
+        } else {
+            (format!("/p{}", self.client.number), Sharing::Private)
+        };
+        let choice = draw(&mut self.random, &mut self.world.oracle.borrow_mut(), &top, sharing)?;
+        self.world.tally.operations.set(self.world.tally.operations.get() + 1);
+        match choice {
+            Choice::Change(action) => {
+                let session = self.random.chance(1, 2).then(|| self.client.next_session());
+                let flow = self.change(&action, session).await?;
+                if flow == Flow::GoesOn {
+                    self.look_back(&action).await?;
+                }
+                Ok(flow)
+            }
+            Choice::Abandon(action) => self.abandon(&action).await,
+            Choice::Stat(at) => self.stat(&at).map(|_| Flow::GoesOn),
+            Choice::List(at) => self.list(&at),
+            Choice::Read(at) => self.read(&at).await,
+        }
+    }
+
+    /// Carries out a change, sometimes twice at once or twice in a row under one number.
+    async fn change(&mut self, action: &Action, session: Option<Session>) -> Result<Flow, Violation> {
+        if let Some(session) = session {
+            self.client.unanswered.replace(Some((action.clone(), session)));
+        }
+        let again = session.is_some() && self.random.chance(1, 8);
+        let (first, second) = (self.random.fork(), self.random.fork());
+        let mut flow = if again && self.random.chance(1, 2) {
+            // The client lost patience and sent the request again.
+            let (first, second) =
+                futures_util::future::join(self.once(first, action, session), self.once(second, action, session)).await;
+            if first? == Flow::Stops { second.map(|_| Flow::Stops)? } else { second? }
+        } else {
+            self.once(first, action, session).await?
+        };
+        if again && flow == Flow::GoesOn {
+            // The answer was lost on its way; the client waited for it for a while.
+            let patience_ns = self.random.below(PATIENCE_MAX.as_nanos() as u64);
+            runtime::sleep(Duration::from_nanos(patience_ns)).await;
+            let third = self.random.fork();
+            flow = self.once(third, action, session).await?;
+        }
+        if flow == Flow::GoesOn {
+            self.client.unanswered.take();
+        }
+        Ok(flow)
+    }
+
+    async fn once(&self, random: Random, action: &Action, session: Option<Session>) -> Result<Flow, Violation> {
+        let oracle = &self.world.oracle;
+        let number = {
+            let key = session.map(|session| (session.client, session.sequence));
+            oracle.borrow_mut().call(action.clone(), key)
+        };
+        let content = |content: ContentId| oracle.borrow().content(content);
+        match perform(self.node, random, action, session, content).await {
+            Outcome::Answered(answer) => {
+                self.world.tally.answered.set(self.world.tally.answered.get() + 1);
+                oracle.borrow_mut().answer(action.path(), number, &answer)?;
+                Ok(Flow::GoesOn)
+            }
+            Outcome::TurnedDown(error) => {
+                oracle.borrow_mut().refuse(action.path(), number)?;
+                self.world.tolerate_refusal(&error)?;
+                Ok(if self.world.closing.get() { Flow::Stops } else { Flow::GoesOn })
+            }
+            Outcome::Open(error) => {
+                self.world.tolerate_refusal(&error)?;
+                Ok(Flow::Stops)
+            }
+        }
+    }
+
+    async fn abandon(&mut self, action: &Action) -> Result<Flow, Violation> {
+        let Action::Put { path: at, content, .. } = action else {
+            unreachable!("invariant: only puts are abandoned");
+        };
+        let number = self.world.oracle.borrow_mut().call(action.clone(), None);
+        let bytes = self.world.oracle.borrow().content(*content);
+        let abandoned = abandon(self.node, self.random.fork(), at, &bytes).await;
+        self.world.oracle.borrow_mut().refuse(at, number)?;
+        if let Err(error) = abandoned {
+            self.world.tolerate_refusal(&error.to_string())?;
+        }
+        Ok(Flow::GoesOn)
+    }
+
+    /// Read-after-write and list-after-write.
+    async fn look_back(&mut self, action: &Action) -> Result<(), Violation> {
+        let at = match action {
+            Action::Rename { to, .. } => to,
+            action => action.path(),
+        };
+        self.stat(at)?;
+        if self.random.chance(1, 3) {
+            let parent = at.rsplit_once('/').map_or(at, |(parent, _)| parent);
+            self.list(if parent.is_empty() { at } else { parent })?;
+        }
+        if self.random.chance(1, 4) {
+            self.read(at).await?;
+        }
+        Ok(())
+    }
+
+    fn stat(&mut self, at: &str) -> Result<Option<FileInfo>, Violation> {
+        let info = self.node.stat(&target(at));
+        let seen = match &info {
+            Ok(info) if info.path != at => return Err(violation!("a stat of {at} describes {}", info.path)),
+            Ok(info) => Ok(info),
+            Err(error) => Err(Refusal::of(error).ok_or_else(|| violation!("a stat of {at}: {error}"))?),
+        };
+        self.world.oracle.borrow_mut().saw_stat(at, seen)?;
+        Ok(info.ok())
+    }
+
+    fn list(&mut self, at: &str) -> Result<Flow, Violation> {
+        let limit = self.random.between(1, 5) as usize;
+        let seen = match list_names(self.node, at, limit)? {
+            Ok(infos) => Ok(infos.into_iter().map(|info| info.inode.name).collect()),
+            Err(refusal) => Err(refusal),
+        };
+        self.world.oracle.borrow_mut().saw_list(at, &seen)?;
+        Ok(Flow::GoesOn)
+    }
+
+    async fn read(&mut self, at: &str) -> Result<Flow, Violation> {
+        let info = self.stat(at)?;
+        let opened = self.node.open_file(&target(at));
+        let (mut reader, info) = match (opened, info) {
+            (Ok(reader), Some(info)) if info.kind() == Kind::File && *reader.info() == info => (reader, info),
+            (Err(_), info) if info.as_ref().is_none_or(|info| info.kind() != Kind::File) => return Ok(Flow::GoesOn),
+            (opened, info) => {
+                let opened = opened.map(|reader| reader.info().clone());
+                return Err(violation!("{at} is {info:?}, but opens as {opened:?}"));
+            }
+        };
+        let allowed = self.world.oracle.borrow_mut().readable(at)?;
+        let mut range = 0..info.size();
+        if self.random.chance(1, 2) {
+            let start = self.random.below(info.size() + 2);
+            range = start..start + self.random.below(info.size() + 2);
+            reader.restrict(range.clone());
+        }
+        let (bytes, error) = read_all(&mut reader).await;
+        check_read(self.world, at, range, &allowed, (&bytes, error)).map(|_| Flow::GoesOn)
+    }
+}
+
+/// Checks what a read returned; returns the contents that it can have come from.
+pub(crate) fn check_read(
+    world: &World,
+    at: &str,
+    range: std::ops::Range<u64>,
+    allowed: &BTreeSet<ContentId>,
+    (bytes, error): (&[u8], Option<node::FileReadError>),
+) -> Result<BTreeSet<ContentId>, Violation> {
+    let fits = |content: &&ContentId| {
+        let whole = world.oracle.borrow().content(**content);
+        let end = (range.end as usize).min(whole.len());
+        let wanted = &whole[(range.start as usize).min(end)..end];
+        if error.is_some() { wanted.starts_with(bytes) } else { wanted == bytes }
+    };
+    let from: BTreeSet<ContentId> = allowed.iter().filter(fits).copied().collect();
+    if from.is_empty() {
+        let sizes: Vec<usize> = allowed.iter().map(|content| world.oracle.borrow().content(*content).len()).collect();
+        let got = bytes.len();
+        return Err(violation!("{at} bytes {range:?}: {got} wrong bytes; contents of {sizes:?} bytes are allowed"));
+    }
+    match error {
+        Some(error) => world.tolerate_read_error(at, &range, &error).map(|()| from),
+        None => Ok(from),
+    }
+}
+
+/// Lists a directory page by page, checking order and paging.
+pub(crate) fn list_names(
+    node: &Node<SimDisk>,
+    at: &str,
+    limit: usize,
+) -> Result<Result<Vec<FileInfo>, Refusal>, Violation> {
+    let mut infos: Vec<FileInfo> = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = match node.list(&node::Target::Path(path(at)), after.as_deref(), limit) {
+            Ok(page) => page,
+            Err(error) => {
+                let refusal = Refusal::of(&error).ok_or_else(|| violation!("a listing of {at}: {error}"))?;
+                return Ok(Err(refusal));
+            }
+        };
+        if page.entries.len() > limit || (page.next_after.is_some() && page.entries.len() < limit) {
+            return Err(violation!("a page of {at} has {} entries, the limit is {limit}", page.entries.len()));
+        }
+        infos.extend(page.entries);
+        if !infos.is_sorted_by(|a, b| a.inode.name < b.inode.name) {
+            let names: Vec<&str> = infos.iter().map(|info| info.inode.name.as_str()).collect();
+            return Err(violation!("{at} is listed out of order: {names:?}"));
+        }
+        match page.next_after {
+            Some(next) => after = Some(next),
+            None => return Ok(Ok(infos)),
+        }
+    }
+}

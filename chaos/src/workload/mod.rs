@@ -1,0 +1,10 @@
+//! Clients: each draws actions, carries them out on the node, and shows the oracle what it was told.
+
+pub mod choice;
+mod client;
+pub mod data;
+mod perform;
+
+pub use client::{Client, run};
+pub(crate) use client::{check_read, list_names};
+pub(crate) use perform::read_all;
