@@ -20,8 +20,6 @@ use crate::{any_number, now};
 const START_MAX: Duration = Duration::from_secs(60);
 /// Longest time from SIGTERM to the end of the process, as promised, and something for a busy machine.
 const STOP_MAX: Duration = Duration::from_secs(15);
-/// Longest time from the end of a process until its port is free.
-const PORT_RELEASE_MAX: Duration = Duration::from_secs(10);
 /// Lowest port that is tried.
 const PORT_MIN: u16 = 10_000;
 /// Ports that are tried.
@@ -53,21 +51,8 @@ impl Site {
         self.directory.as_ref().expect("invariant: taken only by drop").path().join(name)
     }
 
-    /// Waits until the port of an ended process is free.
-    ///
-    /// The kernel dissolves the rings of a killed process some milliseconds after its end was reported, and until then
-    /// they hold its listening socket. A supervisor would simply start `dfsd` again.
-    fn await_port(&self) {
-        let deadline = now() + PORT_RELEASE_MAX;
-        while let Err(error) = TcpListener::bind(self.address) {
-            assert!(now() < deadline, "{} is not free {PORT_RELEASE_MAX:?} after a kill: {error}", self.address);
-            std::thread::yield_now();
-        }
-    }
-
     /// Starts a process; it is not ready yet.
     pub(crate) fn start(&self) -> Daemon {
-        self.await_port();
         let log = OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log file");
         let mut command = Command::new(&self.binary);
         command.arg("serve").arg("--listen").arg(self.address.to_string()).arg("--data").arg(self.path("data"));

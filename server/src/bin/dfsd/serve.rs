@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures_util::future::{Either, select};
-use net::{Listener, Termination};
+use net::{BindError, Listener, Termination};
 use node::{Node, NodeOptions, OpenReport};
 use nvme::{Ring, RingDisk, RingOptions};
 use proto::port::{Disk, runtime};
@@ -36,14 +36,16 @@ const DRAIN_MAX: Duration = Duration::from_secs(8);
 const CUT_MAX: Duration = Duration::from_millis(300);
 /// How long the node may take to close. Nothing acknowledged depends on it; the next start is quicker for it.
 const CLOSE_MAX: Duration = Duration::from_millis(1200);
+/// How often, and how far apart, a port that is taken is tried: two seconds in all.
+const BIND_ATTEMPTS_MAX: u32 = 100;
+const BIND_PAUSE: Duration = Duration::from_millis(20);
 /// How long to wait when no connection can be accepted for want of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until a signal asks to stop.
 pub(crate) fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let directories = data_dir::claim(&options.data)?;
-    let mut sockets = net::bind(options.listen, 1).map_err(|error| anyhow!("{error}; choose another --listen"))?;
-    let socket = sockets.pop().expect("invariant: a socket for the core");
+    let socket = bind(options.listen)?;
     if !options.listen.ip().is_loopback() {
         eprintln!(
             "warning: {} is reachable from other machines, and the protocol is plain HTTP: whoever sees the traffic \
@@ -56,6 +58,23 @@ pub(crate) fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         Cores::Pinned(cpu) => Some(cpu),
     };
     net::run(cpu, async || on_core(options, &directories, socket).await)?
+}
+
+/// Binds the address, waiting a moment for it: the kernel gives the port of a killed process back only after its rings.
+fn bind(listen: std::net::SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    for attempt in 1.. {
+        match net::bind(listen, 1) {
+            Ok(mut sockets) => return Ok(sockets.pop().expect("invariant: a socket for the core")),
+            Err(BindError::InUse { .. }) if attempt < BIND_ATTEMPTS_MAX => pause(),
+            Err(error) => return Err(anyhow!("{error}; choose another --listen")),
+        }
+    }
+    unreachable!("invariant: the last attempt returns")
+}
+
+#[expect(clippy::disallowed_methods, reason = "no core runs yet")]
+fn pause() {
+    std::thread::sleep(BIND_PAUSE);
 }
 
 /// Everything that happens on the core.
