@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::content::Random;
-use crate::{any_number, now};
+use crate::any_number;
 
 /// Longest start that is waited for: far longer than any should take.
 const START_MAX: Duration = Duration::from_secs(60);
