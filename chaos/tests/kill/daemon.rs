@@ -13,8 +13,8 @@ use client::{Client, ClientOptions, RetryPolicy};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::content::Random;
 use crate::any_number;
+use crate::content::Random;
 
 /// Longest start that is waited for: far longer than any should take.
 const START_MAX: Duration = Duration::from_secs(60);
