@@ -3,7 +3,7 @@
 //! A reading guide, in the order of a byte's life:
 //!
 //! * [`open`]: format or recover the devices, the metadata and the segments.
-//! * [`write`]: stream → cut → id → lookup → compress → row → durable → manifest → commit → acknowledged.
+//! * [`mod@write`]: stream → cut → id → lookup → compress → row → durable → manifest → commit → acknowledged.
 //! * [`manifest`]: the list of a file's chunks; long ones are trees of stored pages.
 //! * [`read`]: manifest → location → block → verified bytes.
 //! * [`namespace`]: stat, list, make, move, remove.
