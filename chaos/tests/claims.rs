@@ -330,3 +330,28 @@ fn a_write_that_was_broken_off_is_never_committed() {
         let _ = writer.finish().await;
     });
 }
+
+#[test]
+fn a_flipped_bit_in_an_unsealed_row_costs_one_block_and_not_the_row() {
+    run(9, |disk| async move {
+        let node = open(vec![disk.clone()]).await;
+        let bytes = random_bytes(9, 1 << 20);
+        put(&node, "/file", &bytes).await;
+        // The segment stays open, as a crash would leave it.
+        let (segment, _) = disk.files().into_iter().find(|(name, _)| name.starts_with("segments/")).unwrap();
+        assert!(disk.corrupt(&segment, 1 << 19, 0));
+        let node = open(vec![disk]).await;
+        let (mut intact, mut damaged) = (0, 0);
+        for start in (0..1u64 << 20).step_by(CHUNK_BYTES_MIN) {
+            match get(&node, "/file", Some(start..start + 1)).await {
+                Ok(read) => {
+                    assert_eq!(read, bytes[start as usize..][..1]);
+                    intact += 1;
+                }
+                Err(FileReadError::Damaged { .. }) => damaged += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!(damaged > 0 && damaged <= CHUNK_BYTES_MAX / CHUNK_BYTES_MIN + 1 && intact > 20, "{damaged} {intact}");
+    });
+}

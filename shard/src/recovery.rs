@@ -3,7 +3,7 @@
 //! * A sealed segment with a footer is read from its footer: one read.
 //! * Any other segment is scanned: every 4 KiB past a bad piece is probed, and only pieces with this segment's tag and
 //!   this device's id count. The files are synced first, so that what was believed cannot vanish afterwards, then cut
-//!   after the last good piece; the segment takes no more appends.
+//!   where nothing but zeros follows; the segment takes no more appends.
 //! * A row counts only if every one of its pieces was found with the same row digest.
 
 use std::cell::{Cell, RefCell};
@@ -107,8 +107,7 @@ pub async fn recover_segment<D: Disk>(
         if open {
             column.file.sync().await.map_err(failed)?;
         }
-        let found = scan(&recovered.segment, column).await.map_err(failed)?;
-        let end = found.iter().map(|piece| piece.end).max().unwrap_or(SECTOR_BYTES as u64);
+        let Scanned { pieces: found, end } = scan(&recovered.segment, column).await.map_err(failed)?;
         if open {
             column.file.set_len(end).await.map_err(failed)?;
             column.file.sync().await.map_err(failed)?;
@@ -245,17 +244,29 @@ fn parse_footer(mut body: &[u8], rows: u32, geometry: Geometry) -> Option<Vec<(R
 struct FoundPiece {
     header: PieceHeader,
     sealed_table: Option<Vec<u8>>,
+}
+
+/// What a scan found.
+struct Scanned {
+    pieces: Vec<FoundPiece>,
+    /// Where the zeros begin that go on to the end of the file. What lies before may be a damaged row, whose intact
+    /// blocks can still be read at the locations that manifests hold.
     end: u64,
 }
 
 /// Finds every intact piece of this segment in one column's file.
-async fn scan<F: DiskFile>(segment: &Segment, column: &Column<F>) -> std::io::Result<Vec<FoundPiece>> {
+async fn scan<F: DiskFile>(segment: &Segment, column: &Column<F>) -> std::io::Result<Scanned> {
     let sector = SECTOR_BYTES as u64;
+    let mut end = sector;
     let mut window = Window { file: &column.file, start: 0, bytes: AlignedBuf::zeroed(0) };
     let mut found = Vec::new();
     let mut offset = sector;
     while offset + sector <= column.bytes {
-        let header = PieceHeader::parse(window.get(offset, SECTOR_BYTES).await?).ok().filter(|header| {
+        let start = window.get(offset, SECTOR_BYTES).await?;
+        if start.iter().any(|byte| *byte != 0) {
+            end = offset + sector;
+        }
+        let header = PieceHeader::parse(start).ok().filter(|header| {
             header.segment.get() == segment.id.0
                 && header.tag == segment.tag
                 && header.device == column.device
@@ -275,12 +286,13 @@ async fn scan<F: DiskFile>(segment: &Segment, column: &Column<F>) -> std::io::Re
         match verify_piece(window.get(offset, bytes).await?) {
             Some(piece) => {
                 offset += bytes as u64;
-                found.push(FoundPiece { header: piece.header, sealed_table: piece.sealed_table, end: offset });
+                end = offset;
+                found.push(FoundPiece { header: piece.header, sealed_table: piece.sealed_table });
             }
             None => offset += sector,
         }
     }
-    Ok(found)
+    Ok(Scanned { pieces: found, end })
 }
 
 /// A part of a file in memory, moved forward as the scan goes.
