@@ -28,6 +28,7 @@ pub use wal::{WalBatchHeader, WalHeader};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::checksum::checksum;
+use crate::ids::{ClusterId, SegmentTag};
 
 /// Bytes of every fixed header.
 pub const HEADER_BYTES: usize = 512;
@@ -132,6 +133,12 @@ pub trait FixedHeader: FromBytes + IntoBytes + Immutable + KnownLayout + Sized {
     /// Format version that this software writes and reads.
     const VERSION: u32;
 
+    /// Returns a zeroed header, to be filled in and finished.
+    #[must_use]
+    fn blank() -> Self {
+        Self::new_zeroed()
+    }
+
     /// Checks the fields that have a meaning of their own; called after the checksum matched.
     ///
     /// # Errors
@@ -184,6 +191,19 @@ pub trait FixedHeader: FromBytes + IntoBytes + Immutable + KnownLayout + Sized {
 fn associated<H: FixedHeader>(mut header: H) -> [u8; HEADER_BYTES - 8] {
     header.finish();
     header.as_bytes()[..HEADER_BYTES - 8].try_into().expect("a header has 512 bytes")
+}
+
+/// Associated data of a wrapped key: what it belongs to, so that it opens nowhere else.
+///
+/// ```text
+///   0  number u64 (segment, WAL sequence, last LSN)   8  tag [16]   24  cluster [16]
+/// ```
+fn wrap_context(number: u64, tag: SegmentTag, cluster: ClusterId) -> [u8; 40] {
+    let mut context = [0; 40];
+    context[..8].copy_from_slice(&number.to_le_bytes());
+    context[8..24].copy_from_slice(&tag.0);
+    context[24..].copy_from_slice(&cluster.0);
+    context
 }
 
 /// Returns an error naming `field` unless `ok`.

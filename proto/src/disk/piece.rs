@@ -115,12 +115,6 @@ impl FixedHeader for PieceHeader {
 }
 
 impl PieceHeader {
-    /// Returns a zeroed header, to be filled in and finished.
-    #[must_use]
-    pub fn blank() -> PieceHeader {
-        <PieceHeader as zerocopy::FromZeros>::new_zeroed()
-    }
-
     /// The row's geometry; `None` if the fields hold no possible one.
     #[must_use]
     pub fn geometry(&self) -> Option<Geometry> {

@@ -83,20 +83,10 @@ impl FixedHeader for SegmentHeader {
 }
 
 impl SegmentHeader {
-    /// Returns a zeroed header, to be filled in and finished.
-    #[must_use]
-    pub fn blank() -> SegmentHeader {
-        <SegmentHeader as zerocopy::FromZeros>::new_zeroed()
-    }
-
     /// Associated data of the key wrapping: segment, tag, cluster.
     #[must_use]
     pub fn wrap_context(&self) -> [u8; 40] {
-        let mut context = [0; 40];
-        context[..8].copy_from_slice(self.segment.as_bytes());
-        context[8..24].copy_from_slice(&self.tag.0);
-        context[24..].copy_from_slice(&self.cluster.0);
-        context
+        super::wrap_context(self.segment.get(), self.tag, self.cluster)
     }
 }
 
@@ -148,14 +138,6 @@ impl FixedHeader for FooterHeader {
     fn check(&self) -> Result<(), FormatError> {
         require(self.body_bytes.get() <= crate::limits::SEGMENT_PIECE_BYTES, Self::WHAT, "body_bytes")?;
         require(self.reserved.iter().all(|byte| *byte == 0), Self::WHAT, "reserved")
-    }
-}
-
-impl FooterHeader {
-    /// Returns a zeroed header, to be filled in and finished.
-    #[must_use]
-    pub fn blank() -> FooterHeader {
-        <FooterHeader as zerocopy::FromZeros>::new_zeroed()
     }
 }
 

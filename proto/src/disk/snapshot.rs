@@ -68,20 +68,10 @@ impl FixedHeader for SnapshotHeader {
 }
 
 impl SnapshotHeader {
-    /// Returns a zeroed header, to be filled in and finished.
-    #[must_use]
-    pub fn blank() -> SnapshotHeader {
-        <SnapshotHeader as zerocopy::FromZeros>::new_zeroed()
-    }
-
     /// Associated data of the key wrapping: last LSN, tag, cluster.
     #[must_use]
     pub fn wrap_context(&self) -> [u8; 40] {
-        let mut context = [0; 40];
-        context[..8].copy_from_slice(self.last_lsn.as_bytes());
-        context[8..24].copy_from_slice(&self.tag.0);
-        context[24..].copy_from_slice(&self.cluster.0);
-        context
+        super::wrap_context(self.last_lsn.get(), self.tag, self.cluster)
     }
 }
 
@@ -125,12 +115,6 @@ impl FixedHeader for SnapshotFrame {
 }
 
 impl SnapshotFrame {
-    /// Returns a zeroed frame header, to be filled in and finished.
-    #[must_use]
-    pub fn blank() -> SnapshotFrame {
-        <SnapshotFrame as zerocopy::FromZeros>::new_zeroed()
-    }
-
     /// Associated data of the body: the first 504 bytes, with `body_checksum` as zero because it covers the seal's tag.
     #[must_use]
     pub fn associated(&self) -> [u8; HEADER_BYTES - 8] {

@@ -74,12 +74,6 @@ impl FixedHeader for Superblock {
 }
 
 impl Superblock {
-    /// Returns a zeroed superblock, to be filled in and finished.
-    #[must_use]
-    pub fn blank() -> Superblock {
-        <Superblock as zerocopy::FromZeros>::new_zeroed()
-    }
-
     /// The node's default geometry; `None` if the fields hold no possible one.
     #[must_use]
     pub fn geometry(&self) -> Option<Geometry> {

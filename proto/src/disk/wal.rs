@@ -69,20 +69,10 @@ impl FixedHeader for WalHeader {
 }
 
 impl WalHeader {
-    /// Returns a zeroed header, to be filled in and finished.
-    #[must_use]
-    pub fn blank() -> WalHeader {
-        <WalHeader as zerocopy::FromZeros>::new_zeroed()
-    }
-
     /// Associated data of the key wrapping: sequence, tag, cluster.
     #[must_use]
     pub fn wrap_context(&self) -> [u8; 40] {
-        let mut context = [0; 40];
-        context[..8].copy_from_slice(self.sequence.as_bytes());
-        context[8..24].copy_from_slice(&self.tag.0);
-        context[24..].copy_from_slice(&self.cluster.0);
-        context
+        super::wrap_context(self.sequence.get(), self.tag, self.cluster)
     }
 }
 
@@ -130,12 +120,6 @@ impl FixedHeader for WalBatchHeader {
 }
 
 impl WalBatchHeader {
-    /// Returns a zeroed header, to be filled in and finished.
-    #[must_use]
-    pub fn blank() -> WalBatchHeader {
-        <WalBatchHeader as zerocopy::FromZeros>::new_zeroed()
-    }
-
     /// Associated data of the body: the first 504 bytes, with `body_checksum` as zero because it covers the seal's tag.
     #[must_use]
     pub fn associated(&self) -> [u8; HEADER_BYTES - 8] {
