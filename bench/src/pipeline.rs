@@ -7,7 +7,7 @@ use chunk::{Chunker, ChunkerId, DomainKey, InputEnd, chunker};
 use ec::Code;
 use proto::disk::{BlockEntry, ChunkEntry};
 use proto::limits::ROW_PAYLOAD_BYTES_TARGET;
-use proto::port::Cipher;
+use proto::port::{AlignedBuf, Cipher};
 use proto::{ChunkId, DeviceId, DomainId, Geometry, RowNumber, SegmentId, SegmentTag};
 use shard::row::{CompressedBlock, RowTarget, seal_row};
 
@@ -185,6 +185,7 @@ impl Bench {
             devices: &[DeviceId([3; 16])],
             cursors: &[4096],
             row: RowNumber(row),
+            buffer: &AlignedBuf::zeroed,
         };
         black_box(seal_row(&target, &self.code, &*self.cipher, blocks));
     }

@@ -101,14 +101,14 @@ pub const fn block_bytes(chunks: usize, payload_bytes: usize) -> usize {
     BLOCK_HEADER_BYTES + BlockEntry::encoded_bytes(chunks) + SEAL_TAG_BYTES + payload_bytes + SEAL_TAG_BYTES
 }
 
-/// Seals `plain` and appends it to `out`.
+/// Seals `plain` into `out`.
 ///
-/// Shapes: appends [`block_bytes`] bytes; the caller aligns.
+/// Shapes: `out` has exactly [`block_bytes`] bytes, whose contents do not matter.
 /// Cost: one copy and one pass of AES-GCM over the payload.
 ///
 /// # Panics
 /// If the entry does not describe the payload or exceeds a limit of the format: it could never be read again.
-pub fn seal_block(cipher: &dyn Cipher, plain: PlainBlock<'_>, out: &mut Vec<u8>) {
+pub fn seal_block(cipher: &dyn Cipher, plain: PlainBlock<'_>, out: &mut [u8]) {
     let PlainBlock { row, block, entry, payload } = plain;
     let encoded = entry.encode();
     assert_eq!(entry.payload_bytes as usize, payload.len(), "invariant: an entry names the length of its payload");
@@ -122,19 +122,18 @@ pub fn seal_block(cipher: &dyn Cipher, plain: PlainBlock<'_>, out: &mut Vec<u8>)
     assert_eq!(BlockHeader::parse(&head), Ok(header), "invariant: what is sealed can be read");
     assert_eq!(BlockEntry::parse(&encoded).as_ref(), Ok(entry), "invariant: what is sealed can be read");
 
-    let start = out.len();
-    out.reserve(header.block_bytes());
-    out.extend_from_slice(&head);
-    append_sealed(cipher, &nonce(NonceKind::BlockEntry, row.0, block), &head, &encoded, out);
-    append_sealed(cipher, &nonce(NonceKind::Payload, row.0, block), &encoded, payload, out);
-    assert_eq!(out.len() - start, block_bytes(entry.chunks.len(), payload.len()), "invariant: lengths are foretold");
+    assert_eq!(out.len(), header.block_bytes(), "invariant: a block is sealed into room of its size");
+    let (out_head, body) = out.split_at_mut(BLOCK_HEADER_BYTES);
+    let (out_entry, out_payload) = body.split_at_mut(header.entry_bytes as usize);
+    out_head.copy_from_slice(&head);
+    seal_into(cipher, &nonce(NonceKind::BlockEntry, row.0, block), &head, &encoded, out_entry);
+    seal_into(cipher, &nonce(NonceKind::Payload, row.0, block), &encoded, payload, out_payload);
 }
 
-fn append_sealed(cipher: &dyn Cipher, nonce: &[u8; 12], associated: &[u8], plain: &[u8], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(plain);
-    let tag = cipher.seal(nonce, associated, &mut out[start..]);
-    out.extend_from_slice(&tag);
+fn seal_into(cipher: &dyn Cipher, nonce: &[u8; 12], associated: &[u8], plain: &[u8], out: &mut [u8]) {
+    let (text, tag) = out.split_at_mut(plain.len());
+    text.copy_from_slice(plain);
+    tag.copy_from_slice(&cipher.seal(nonce, associated, text));
 }
 
 /// Opens the block at the start of `bytes`, in place; bytes behind it are not touched.
@@ -249,7 +248,7 @@ mod tests {
 
     fn sealed(row: RowNumber, block: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
         let (entry, payload) = prepared(chunks);
-        let mut out = Vec::new();
+        let mut out = vec![0xee; block_bytes(chunks.len(), payload.len())];
         seal_block(&*cipher(), PlainBlock { row, block, entry: &entry, payload: &payload }, &mut out);
         out
     }
@@ -267,7 +266,7 @@ mod tests {
         fn blocks_come_back(chunks in chunk_lists(), row: u64, block in 0u32..1 << 24, before in 0usize..9, behind in 0usize..9) {
             let (entry, payload) = prepared(&chunks);
             let mut out = vec![0xee; before];
-            seal_block(&*cipher(), PlainBlock { row: RowNumber(row), block, entry: &entry, payload: &payload }, &mut out);
+            out.extend(sealed(RowNumber(row), block, &chunks));
             prop_assert_eq!(out.len() - before, block_bytes(chunks.len(), payload.len()));
             out.resize(out.len() + behind, 0xdd);
 
@@ -374,11 +373,7 @@ mod tests {
     #[should_panic(expected = "an entry names the length of its payload")]
     fn an_entry_for_another_payload_is_never_sealed() {
         let (entry, _) = prepared(&[noise(1, 90)]);
-        seal_block(
-            &*cipher(),
-            PlainBlock { row: ROW, block: BLOCK, entry: &entry, payload: b"short" },
-            &mut Vec::new(),
-        );
+        seal_block(&*cipher(), PlainBlock { row: ROW, block: BLOCK, entry: &entry, payload: b"short" }, &mut []);
     }
 
     #[test]
@@ -389,7 +384,7 @@ mod tests {
             payload_bytes: 4,
             chunks: vec![ChunkEntry { id: ChunkId([1; 32]), plain_bytes: 4 }],
         };
-        let mut out = Vec::new();
+        let mut out = vec![0; block_bytes(1, 4)];
         seal_block(&*cipher(), PlainBlock { row: ROW, block: BLOCK, entry: &entry, payload: b"DFS!" }, &mut out);
         let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
         let lines: Vec<Cow<'_, str>> = hex.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();

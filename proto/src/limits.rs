@@ -19,7 +19,7 @@ pub const SEGMENT_FILES_OPEN_MAX: usize = 512;
 /// Encoded bytes of the row tables that a core keeps in memory to confirm duplicates.
 pub const ROW_TABLES_CACHED_BYTES_MAX: usize = 32 << 20;
 /// Stored bytes of one upload that may wait for their rows.
-pub const UPLOAD_WINDOW_BYTES_MAX: usize = 4 << 20;
+pub const UPLOAD_WINDOW_BYTES_MAX: usize = 3 << 20;
 /// Chunks of one download that are read ahead.
 pub const READ_AHEAD_CHUNKS: usize = 8;
 /// Blocks of one row.

@@ -42,7 +42,6 @@ impl CompressedBlock {
 }
 
 /// The segment that a row is sealed for.
-#[derive(Clone, Debug)]
 pub struct RowTarget<'a> {
     /// The segment.
     pub segment: SegmentId,
@@ -56,6 +55,8 @@ pub struct RowTarget<'a> {
     pub cursors: &'a [u64],
     /// The row; the caller has consumed the number.
     pub row: RowNumber,
+    /// Lends memory of the asked length for one piece; its contents do not matter.
+    pub buffer: &'a dyn Fn(usize) -> AlignedBuf,
 }
 
 /// One column's piece, ready to write.
@@ -130,102 +131,176 @@ pub fn piece_bytes(payload_bytes: usize, table_bytes: usize) -> usize {
 #[must_use]
 pub fn seal_row(target: &RowTarget<'_>, code: &Code, cipher: &dyn Cipher, blocks: &[CompressedBlock]) -> SealedRow {
     assert!(!blocks.is_empty(), "invariant: a row has a block");
-    let geometry = target.geometry;
-    let columns_of = assign_columns(geometry, target.row, blocks);
-    let table_bytes =
-        4 + blocks.iter().map(|block| RowTable::block_bytes(block.entry.chunks.len())).sum::<usize>() + SEAL_TAG_BYTES;
-
-    let mut data_bytes = vec![0usize; geometry.k()];
-    for (block, column) in blocks.iter().zip(&columns_of) {
-        data_bytes[*column] += block.column_bytes();
-    }
-    let row_bytes = data_bytes.iter().copied().max().unwrap_or(0);
-    let table_column = data_bytes.iter().position(|bytes| *bytes > 0).expect("invariant: some column is populated");
-    let carries_table = |column: usize| column == table_column || column >= geometry.k();
-    let heads: Vec<usize> = (0..geometry.columns())
-        .map(|column| {
-            let payload = data_bytes.get(column).copied().unwrap_or(row_bytes);
-            head_bytes(payload, if carries_table(column) { table_bytes } else { 0 })
-        })
+    let layout = Layout::of(target, blocks);
+    let mut pieces: Vec<AlignedBuf> = layout
+        .payload_bytes
+        .iter()
+        .zip(&layout.heads)
+        .map(|(payload, head)| if *payload > 0 { (target.buffer)(head + payload) } else { AlignedBuf::zeroed(0) })
         .collect();
+    let table = seal_blocks(target, &layout, cipher, blocks, &mut pieces);
+    add_parities(target.geometry, &layout, code, &mut pieces);
+    let sealed_table = seal_table(target, &layout, cipher, &table);
+    let columns = describe_columns(target, &layout, &pieces);
+    let mut place = None;
+    let mut finished = Vec::with_capacity(pieces.len());
+    for (column, mut bytes) in pieces.into_iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
+        let header = finish_head(target, &layout, column, columns, &sealed_table, &mut bytes);
+        place.get_or_insert_with(|| RowPlace::of(&header));
+        bytes.pad_to_sector();
+        finished.push(Piece { column: column as u8, offset: target.cursors[column], bytes });
+    }
+    SealedRow { pieces: finished, table, place: place.expect("invariant: a row has a piece") }
+}
 
-    // Every block is sealed straight behind its predecessor of the same column.
-    let mut payloads: Vec<Vec<u8>> = data_bytes.iter().map(|bytes| Vec::with_capacity(*bytes)).collect();
+/// Which block goes where, and how long everything is.
+struct Layout {
+    /// The data column of each block.
+    columns_of: Vec<usize>,
+    /// Payload bytes of each column; 0 for one without a piece.
+    payload_bytes: Vec<usize>,
+    /// Where each column's payload starts in its piece.
+    heads: Vec<usize>,
+    /// Sealed bytes of the row table.
+    table_bytes: usize,
+    /// The data column that carries the table beside the parities.
+    table_column: usize,
+    blocks: usize,
+}
+
+impl Layout {
+    fn of(target: &RowTarget<'_>, blocks: &[CompressedBlock]) -> Layout {
+        let geometry = target.geometry;
+        let columns_of = assign_columns(geometry, target.row, blocks);
+        let mut payload_bytes = vec![0usize; geometry.k()];
+        for (block, column) in blocks.iter().zip(&columns_of) {
+            payload_bytes[*column] += block.column_bytes();
+        }
+        let row_bytes = payload_bytes.iter().copied().max().unwrap_or(0);
+        payload_bytes.resize(geometry.columns(), row_bytes);
+        let chunks = blocks.iter().map(|block| block.entry.chunks.len());
+        let table_bytes = 4 + chunks.map(RowTable::block_bytes).sum::<usize>() + SEAL_TAG_BYTES;
+        let table_column = payload_bytes.iter().position(|bytes| *bytes > 0).expect("invariant: a column is populated");
+        let mut layout =
+            Layout { columns_of, payload_bytes, heads: Vec::new(), table_bytes, table_column, blocks: blocks.len() };
+        layout.heads = (0..geometry.columns())
+            .map(|column| {
+                let table_bytes = if layout.carries_table(geometry, column) { table_bytes } else { 0 };
+                head_bytes(layout.payload_bytes[column], table_bytes)
+            })
+            .collect();
+        layout
+    }
+
+    fn carries_table(&self, geometry: Geometry, column: usize) -> bool {
+        column == self.table_column || column >= geometry.k()
+    }
+}
+
+/// Seals every block straight behind its predecessor of the same column.
+fn seal_blocks(
+    target: &RowTarget<'_>,
+    layout: &Layout,
+    cipher: &dyn Cipher,
+    blocks: &[CompressedBlock],
+    pieces: &mut [AlignedBuf],
+) -> RowTable {
+    let mut ends = layout.heads.clone();
     let mut table = RowTable::default();
-    for (number, (block, column)) in blocks.iter().zip(&columns_of).enumerate() {
-        let payload = &mut payloads[*column];
+    for (number, (block, column)) in blocks.iter().zip(&layout.columns_of).enumerate() {
+        let start = ends[*column];
+        let room = &mut pieces[*column][start..start + block.column_bytes()];
+        let (sealed, padding) = room.split_at_mut(block.sealed_bytes());
+        let plain =
+            chunk::PlainBlock { row: target.row, block: number as u32, entry: &block.entry, payload: &block.payload };
+        seal_block(cipher, plain, sealed);
+        padding.fill(0);
+        ends[*column] += block.column_bytes();
         table.blocks.push(TableBlock {
             column: *column as u8,
-            offset: (target.cursors[*column] as usize + heads[*column] + payload.len()) as u32,
+            offset: (target.cursors[*column] as usize + start) as u32,
             block_bytes: block.sealed_bytes() as u32,
             entry: block.entry.clone(),
         });
-        let plain =
-            chunk::PlainBlock { row: target.row, block: number as u32, entry: &block.entry, payload: &block.payload };
-        seal_block(cipher, plain, payload);
-        payload.resize(payload.len().next_multiple_of(BLOCK_ALIGN_BYTES), 0);
     }
-    debug_assert!(payloads.iter().zip(&data_bytes).all(|(payload, bytes)| payload.len() == *bytes));
+    table
+}
 
-    let mut parities = vec![vec![0; row_bytes]; geometry.m()];
-    if geometry.m() > 0 {
-        let data: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
-        let mut outputs: Vec<&mut [u8]> = parities.iter_mut().map(Vec::as_mut_slice).collect();
-        code.encode(&data, &mut outputs).expect("invariant: no column is longer than its row");
+/// Computes the parity columns over the data columns.
+fn add_parities(geometry: Geometry, layout: &Layout, code: &Code, pieces: &mut [AlignedBuf]) {
+    if geometry.m() == 0 {
+        return;
     }
+    let (data, parities) = pieces.split_at_mut(geometry.k());
+    let data: Vec<&[u8]> =
+        data.iter().zip(&layout.heads).map(|(piece, head)| piece.get(*head..).unwrap_or(&[])).collect();
+    let mut outputs: Vec<&mut [u8]> =
+        parities.iter_mut().zip(&layout.heads[geometry.k()..]).map(|(piece, head)| &mut piece[*head..]).collect();
+    code.encode(&data, &mut outputs).expect("invariant: no column is longer than its row");
+}
 
-    let mut sealed_table = table.encode();
-    let tag = cipher.seal(&nonce(NonceKind::RowTable, target.row.0, 0), &target.tag.0, &mut sealed_table);
-    sealed_table.extend_from_slice(&tag);
-    assert_eq!(sealed_table.len(), table_bytes, "invariant: the table has the size it was laid out with");
+fn seal_table(target: &RowTarget<'_>, layout: &Layout, cipher: &dyn Cipher, table: &RowTable) -> Vec<u8> {
+    let mut sealed = table.encode();
+    let tag = cipher.seal(&nonce(NonceKind::RowTable, target.row.0, 0), &target.tag.0, &mut sealed);
+    sealed.extend_from_slice(&tag);
+    assert_eq!(sealed.len(), layout.table_bytes, "invariant: the table has the size it was laid out with");
+    sealed
+}
 
-    let all: Vec<&[u8]> = payloads.iter().chain(&parities).map(Vec::as_slice).collect();
+/// What every piece of the row records of all its columns.
+fn describe_columns(target: &RowTarget<'_>, layout: &Layout, pieces: &[AlignedBuf]) -> [PieceColumn; ROW_COLUMNS_MAX] {
     let mut columns = [PieceColumn::default(); ROW_COLUMNS_MAX];
-    for (column, payload) in all.iter().enumerate().filter(|(_, payload)| !payload.is_empty()) {
+    for (column, piece) in pieces.iter().enumerate().filter(|(_, piece)| !piece.is_empty()) {
         columns[column] = PieceColumn {
             offset_sectors: ((target.cursors[column] / SECTOR_BYTES as u64) as u32).into(),
-            payload_bytes: (payload.len() as u32).into(),
-            payload_checksum: checksum(payload).into(),
+            payload_bytes: (layout.payload_bytes[column] as u32).into(),
+            payload_checksum: checksum(&piece[layout.heads[column]..]).into(),
         };
     }
-    let mut place = None;
-    let mut pieces = Vec::with_capacity(geometry.columns());
-    for (column, payload) in all.iter().enumerate().filter(|(_, payload)| !payload.is_empty()) {
-        let mut bytes = AlignedBuf::zeroed(heads[column] + payload.len());
-        let (head, body) = bytes.split_at_mut(heads[column]);
-        body.copy_from_slice(payload);
-        for (at, part) in payload.chunks(PAYLOAD_CHECKSUM_BYTES).enumerate() {
-            head[HEADER_BYTES + at * 8..][..8].copy_from_slice(&checksum(part).to_le_bytes());
-        }
-        if carries_table(column) {
-            let at = HEADER_BYTES + payload.len().div_ceil(PAYLOAD_CHECKSUM_BYTES) * 8;
-            head[at..at + table_bytes].copy_from_slice(&sealed_table);
-        }
-        let mut header = PieceHeader {
-            segment: target.segment.0.into(),
-            tag: target.tag,
-            device: target.devices[column],
-            row: target.row.0.into(),
-            column: column as u8,
-            k: geometry.k() as u8,
-            m: geometry.m() as u8,
-            geometry_code: GEOMETRY_CODE_CAUCHY.into(),
-            flags: if carries_table(column) { PIECE_CARRIES_TABLE } else { 0 }.into(),
-            table_bytes: (table_bytes as u32).into(),
-            head_bytes: (heads[column] as u32).into(),
-            body_checksum: checksum(&head[HEADER_BYTES..]).into(),
-            blocks: (blocks.len() as u32).into(),
-            columns,
-            ..PieceHeader::blank()
-        };
-        header.row_digest = header.digest().into();
-        header.finish();
-        head[..HEADER_BYTES].copy_from_slice(header.as_bytes());
-        place.get_or_insert_with(|| RowPlace::of(&header));
-        bytes.pad_to_sector();
-        pieces.push(Piece { column: column as u8, offset: target.cursors[column], bytes });
+    columns
+}
+
+/// Writes what stands before a piece's payload: header, payload checksums, table.
+fn finish_head(
+    target: &RowTarget<'_>,
+    layout: &Layout,
+    column: usize,
+    columns: [PieceColumn; ROW_COLUMNS_MAX],
+    sealed_table: &[u8],
+    piece: &mut AlignedBuf,
+) -> PieceHeader {
+    let geometry = target.geometry;
+    let (head, payload) = piece.split_at_mut(layout.heads[column]);
+    head.fill(0);
+    for (at, part) in payload.chunks(PAYLOAD_CHECKSUM_BYTES).enumerate() {
+        head[HEADER_BYTES + at * 8..][..8].copy_from_slice(&checksum(part).to_le_bytes());
     }
-    SealedRow { pieces, table, place: place.expect("invariant: a row has a piece") }
+    let carries_table = layout.carries_table(geometry, column);
+    if carries_table {
+        let at = HEADER_BYTES + payload.len().div_ceil(PAYLOAD_CHECKSUM_BYTES) * 8;
+        head[at..at + sealed_table.len()].copy_from_slice(sealed_table);
+    }
+    let mut header = PieceHeader {
+        segment: target.segment.0.into(),
+        tag: target.tag,
+        device: target.devices[column],
+        row: target.row.0.into(),
+        column: column as u8,
+        k: geometry.k() as u8,
+        m: geometry.m() as u8,
+        geometry_code: GEOMETRY_CODE_CAUCHY.into(),
+        flags: if carries_table { PIECE_CARRIES_TABLE } else { 0 }.into(),
+        table_bytes: (layout.table_bytes as u32).into(),
+        head_bytes: (layout.heads[column] as u32).into(),
+        body_checksum: checksum(&head[HEADER_BYTES..]).into(),
+        blocks: (layout.blocks as u32).into(),
+        columns,
+        ..PieceHeader::blank()
+    };
+    header.row_digest = header.digest().into();
+    header.finish();
+    head[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+    header
 }
 
 /// Gives each block a data column: whole blocks, least loaded column first, starting where the row number points.
@@ -319,6 +394,12 @@ mod tests {
             devices: &devices,
             cursors: &cursors,
             row: RowNumber(row),
+            // What another row left in the memory must not show.
+            buffer: &|bytes| {
+                let mut buf = AlignedBuf::zeroed(bytes);
+                buf.fill(0xa5);
+                buf
+            },
         };
         let code = Code::new(geometry.k(), geometry.m()).unwrap();
         seal_row(&target, &code, &*chunk::cipher(&[9; 32]), blocks)

@@ -101,6 +101,8 @@ pub struct SegmentSpec<'a> {
 pub struct OpenSegment<D: Disk> {
     /// What readers need.
     pub segment: Rc<Segment>,
+    /// Lends memory for rows.
+    disk: D,
     files: Vec<D::File>,
     cursors: Vec<u64>,
     piece_bytes: u64,
@@ -160,6 +162,7 @@ impl<D: Disk> OpenSegment<D> {
         };
         Ok(OpenSegment {
             segment: Rc::new(segment),
+            disk: members[0].disk.clone(),
             files,
             cursors: vec![SECTOR_BYTES as u64; columns],
             piece_bytes: spec.piece_bytes,
@@ -200,6 +203,7 @@ impl<D: Disk> OpenSegment<D> {
             devices: &self.segment.members,
             cursors: &self.cursors,
             row,
+            buffer: &|bytes| self.disk.buffer(bytes),
         };
         let mut sealed = seal_row(&target, code, &*self.segment.cipher, blocks);
         let write = |piece: &mut crate::row::Piece| {
