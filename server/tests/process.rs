@@ -94,7 +94,7 @@ fn without_its_key_file_data_is_not_touched() {
 #[test]
 fn a_large_upload_takes_little_memory() {
     const BYTES: usize = 96 << 20;
-    const GROWTH_BYTES_MAX: u64 = 40 << 20;
+    const GROWTH_BYTES_MAX: u64 = 16 << 20;
     let dir = tempfile::tempdir().unwrap();
     let dfsd = Dfsd::start(&dir.path().join("data"));
     dfsd.put("/api/v1/fs/warm", &noise(1, 1 << 20));
