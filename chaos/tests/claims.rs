@@ -355,3 +355,41 @@ fn a_flipped_bit_in_an_unsealed_row_costs_one_block_and_not_the_row() {
         assert!(damaged > 0 && damaged <= CHUNK_BYTES_MAX / CHUNK_BYTES_MIN + 1 && intact > 20, "{damaged} {intact}");
     });
 }
+
+#[test]
+fn what_was_stored_again_after_damage_is_found_after_a_restart() {
+    const PIECE_BYTES: u64 = 8 << 20;
+    let small = |disk: SimDisk| NodeOptions {
+        piece_bytes: PIECE_BYTES,
+        ..NodeOptions::new(vec![disk], Rc::new(KeyRing::generate(1, [7; 32])))
+    };
+    // The second copy may lie in a segment with a lower or a higher number than the first, which a footer still lists.
+    for seed in 20..36 {
+        run(seed, move |disk| async move {
+            let node = Node::open(small(disk.clone())).await.unwrap().0;
+            let bytes = random_bytes(seed, 1 << 20);
+            put(&node, "/filler", &random_bytes(seed + 100, 1 << 20)).await;
+            put(&node, "/first", &bytes).await;
+            let is_sealed = |(name, length): &(String, u64)| name.starts_with("segments/") && *length < PIECE_BYTES;
+            for filler in 0..20 {
+                if disk.files().iter().any(is_sealed) {
+                    break;
+                }
+                put(&node, &format!("/filler{filler}"), &random_bytes(seed + 200 + filler, 1 << 20)).await;
+            }
+            for (segment, length) in disk.files().into_iter().filter(is_sealed) {
+                for offset in (8192..length - (64 << 10)).step_by(CHUNK_BYTES_MIN) {
+                    disk.corrupt(&segment, offset, 0);
+                }
+            }
+            for start in (0..1 << 20).step_by(CHUNK_BYTES_MIN).chain([(1 << 20) - 1]) {
+                let _ = get(&node, "/first", Some(start..start + 1)).await;
+            }
+            put(&node, "/second", &bytes).await;
+            let node = Node::open(small(disk)).await.unwrap().0;
+            for name in ["/first", "/second"] {
+                assert!(get(&node, name, None).await.unwrap() == bytes, "{name}");
+            }
+        });
+    }
+}

@@ -54,20 +54,6 @@ impl<'a> View<'a> {
         Ok(found)
     }
 
-    /// Walks `names` from the root through directories for as long as they exist. Returns the last directory reached,
-    /// and how many names led there.
-    #[must_use]
-    pub fn deepest(&self, names: &[String]) -> (InodeId, usize) {
-        let mut directory = InodeId::ROOT;
-        for (consumed, name) in names.iter().enumerate() {
-            match self.child(directory, name) {
-                Some(Found { inode, kind: Kind::Directory }) => directory = inode,
-                _ => return (directory, consumed),
-            }
-        }
-        (directory, names.len())
-    }
-
     /// The file, directory or symlink `inode`; `None` if it is gone.
     #[must_use]
     pub fn inode(&self, inode: InodeId) -> Option<Inode> {

@@ -78,6 +78,7 @@ impl<D: Disk> FileReader<D> {
     /// Returns the next bytes in order, at most one chunk; `None` at the end of the range.
     ///
     /// Errors: [`FileReadError`] names the file and the bytes; what was returned before is right, and nothing follows.
+    /// Dropping the returned future before it is done spoils the reader: open another.
     pub async fn next(&mut self) -> Option<Result<Bytes, FileReadError>> {
         if let Err(error) = self.read_ahead().await {
             // What was started before the unreadable manifest page is still good.

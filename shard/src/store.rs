@@ -1,7 +1,7 @@
 //! One core's chunk store: is this chunk here, store it, read it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ec::Code;
@@ -24,6 +24,9 @@ pub const METADATA_RESERVE_BYTES: u64 = 64 << 20;
 
 /// Smallest piece: room for the longest row and its footer.
 pub const SEGMENT_PIECE_BYTES_MIN: u64 = 8 << 20;
+
+/// Chunks of which further copies are remembered. More are never needed but by a disk that rots away.
+const OTHER_COPIES_MAX: usize = 65_536;
 
 /// Bytes that the first read of a row table fetches; enough for the tables of rows of ordinary chunks.
 const TABLE_READ_BYTES: usize = 16 << 10;
@@ -79,6 +82,8 @@ struct Inner<D: Disk, L> {
     files: SegmentFiles<D>,
     segments: RefCell<BTreeMap<SegmentId, Rc<Segment>>>,
     index: RefCell<Index>,
+    /// Chunks that are stored more than once, because a copy could not be confirmed when they came again.
+    other_copies: RefCell<BTreeMap<ChunkId, BTreeSet<Location>>>,
     tables: RefCell<Recent<(SegmentId, RowNumber), Rc<RowTable>>>,
     next_segment: Cell<u64>,
     unique_bytes: Cell<u64>,
@@ -114,6 +119,7 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
             options,
             segments: RefCell::default(),
             index: RefCell::new(Index::new()),
+            other_copies: RefCell::default(),
             tables: RefCell::new(Recent::new(ROW_TABLES_CACHED_BYTES_MAX)),
             next_segment: Cell::new(1),
             unique_bytes: Cell::new(0),
@@ -160,15 +166,22 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
     /// Shapes: returns the chunk's plain bytes, verified.
     /// Errors: [`ReadError::Corrupt`] rather than wrong bytes, ever.
     pub async fn read(&self, id: &ChunkId, hint: Location) -> Result<Vec<u8>, ReadError> {
-        let error = match self.inner.read_or_forget(id, hint).await {
+        let mut error = match self.inner.read_or_forget(id, hint).await {
             Ok(plain) => return Ok(plain),
             Err(error) => error,
         };
-        let other = self.inner.index.borrow().lookup(id);
-        match other {
-            Lookup::Found(location) if location != hint => self.inner.read_or_forget(id, location).await,
-            _ => Err(error),
+        let mut tried = vec![hint];
+        while let Some(location) = self.inner.next_copy(id, &tried) {
+            match self.inner.read_or_forget(id, location).await {
+                Ok(plain) => {
+                    self.inner.index.borrow_mut().insert(id, location);
+                    return Ok(plain);
+                }
+                Err(other) => error = other,
+            }
+            tried.push(location);
         }
+        Err(error)
     }
 
     /// What the store holds.
@@ -228,11 +241,15 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         for block in &table.blocks {
             let mut fresh = false;
             for (ordinal, chunk) in block.entry.chunks.iter().enumerate() {
-                if !matches!(index.lookup(&chunk.id), Lookup::Found(_)) {
-                    fresh = true;
-                    self.unique_bytes.set(self.unique_bytes.get() + u64::from(chunk.plain_bytes));
+                let location = block.location(segment, ordinal as u16);
+                match index.lookup(&chunk.id) {
+                    Lookup::Found(known) => self.remember_copy(chunk.id, known),
+                    Lookup::Absent | Lookup::Unknown => {
+                        fresh = true;
+                        self.unique_bytes.set(self.unique_bytes.get() + u64::from(chunk.plain_bytes));
+                    }
                 }
-                index.insert(&chunk.id, block.location(segment, ordinal as u16));
+                index.insert(&chunk.id, location);
             }
             if fresh {
                 self.stored_bytes.set(self.stored_bytes.get() + u64::from(block.entry.payload_bytes));
@@ -262,6 +279,26 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     }
 
     /// Reads a chunk; a block that fails verification stops answering duplicates at once.
+    /// Keeps the place of a copy that the index no longer names. After a restart nobody knows which of two copies was
+    /// the damaged one, so both must be found.
+    fn remember_copy(&self, id: ChunkId, location: Location) {
+        let mut copies = self.other_copies.borrow_mut();
+        if copies.len() < OTHER_COPIES_MAX || copies.contains_key(&id) {
+            copies.entry(id).or_default().insert(location);
+        }
+    }
+
+    /// Where else a chunk may lie: where the index says, then where copies lay before.
+    fn next_copy(&self, id: &ChunkId, tried: &[Location]) -> Option<Location> {
+        let indexed = match self.index.borrow().lookup(id) {
+            Lookup::Found(location) => Some(location),
+            Lookup::Absent | Lookup::Unknown => None,
+        };
+        let copies = self.other_copies.borrow();
+        let mut candidates = indexed.into_iter().chain(copies.get(id).into_iter().flatten().copied());
+        candidates.find(|location| !tried.contains(location))
+    }
+
     async fn read_or_forget(&self, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
         let read = self.read_at(id, location).await;
         if matches!(read, Err(ReadError::Corrupt { .. })) {
