@@ -73,7 +73,7 @@ pub const WAL_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Bytes after which a metadata WAL file is followed by a new one.
 pub const WAL_FILE_BYTES_TARGET: u64 = 64 << 20;
 /// Bytes by which a metadata WAL file is reserved ahead.
-pub const WAL_RESERVE_BYTES: u64 = 16 << 20;
+pub const WAL_RESERVE_BYTES: u64 = 4 << 20;
 /// Bytes of one frame of a metadata snapshot, its header and padding included.
 pub const SNAPSHOT_FRAME_BYTES_MAX: usize = 1 << 20;
 /// Remembered results per client of the exactly-once window.
