@@ -317,3 +317,52 @@ impl<F: DiskFile> Window<'_, F> {
         Ok(self.bytes.get(at..end).unwrap_or(&[]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::encode_footer_row;
+    use proto::disk::{BlockEntry, ChunkEntry, Codec, TableBlock};
+    use proto::{ChunkId, DomainId};
+
+    fn row(number: u64) -> (RowPlace, RowTable) {
+        let piece = PiecePlace { column: 2, offset_sectors: 0x33, payload_bytes: 0x44 };
+        let entry = BlockEntry {
+            codec: Codec::Lz4,
+            domain: DomainId(5),
+            payload_bytes: 6,
+            chunks: vec![ChunkEntry { id: ChunkId([7; 32]), plain_bytes: 8 }],
+        };
+        let block = TableBlock { column: 2, offset: 0x80, block_bytes: 0x90, entry };
+        (RowPlace { row: RowNumber(number), pieces: vec![piece] }, RowTable { blocks: vec![block] })
+    }
+
+    fn body(rows: &[(RowPlace, RowTable)]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for (place, table) in rows {
+            encode_footer_row(&mut body, place, table);
+        }
+        body
+    }
+
+    #[test]
+    fn footer_layout_is_frozen() {
+        let body = body(&[row(1)]);
+        let head = b"\x01\0\0\0\0\0\0\0\x01\0\0\0\x02\0\0\0\x33\0\0\0\x44\0\0\0\x4c\0\0\0";
+        assert_eq!(body[..28], *head);
+        assert_eq!(body[28..], row(1).1.encode());
+    }
+
+    #[test]
+    fn footers_come_back_and_every_truncation_is_noticed() {
+        let rows = [row(1), row(9)];
+        let body = body(&rows);
+        assert_eq!(parse_footer(&body, 2, Geometry::WIDE).as_deref(), Some(&rows[..]));
+        for bytes in 0..body.len() {
+            assert_eq!(parse_footer(&body[..bytes], 2, Geometry::WIDE), None);
+        }
+        assert_eq!(parse_footer(&body, 1, Geometry::WIDE), None, "bytes are left over");
+        assert_eq!(parse_footer(&body, 3, Geometry::WIDE), None, "a row is missing");
+        assert_eq!(parse_footer(&body, 2, Geometry::SINGLE), None, "a single disk has no column 2");
+    }
+}

@@ -293,7 +293,7 @@ fn footer_file_bytes(body_bytes: usize) -> usize {
 }
 
 /// Appends one row to a footer body; the layout stands at [`FooterHeader`].
-fn encode_footer_row(body: &mut Vec<u8>, place: &RowPlace, table: &RowTable) {
+pub(crate) fn encode_footer_row(body: &mut Vec<u8>, place: &RowPlace, table: &RowTable) {
     body.extend_from_slice(&place.row.0.to_le_bytes());
     body.extend_from_slice(&(place.pieces.len() as u32).to_le_bytes());
     for piece in &place.pieces {

@@ -72,4 +72,6 @@ fn apply(command: &Command, txn: &mut impl KvTxn) -> Response {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
