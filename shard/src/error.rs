@@ -23,6 +23,9 @@ pub enum SegmentError {
         /// What it said.
         source: Rc<std::io::Error>,
     },
+    /// Restart the node: a start has numbers for 2^24 segments, and this one has used them all.
+    #[error("this start has used all its segment numbers; restart the node")]
+    NumbersSpent,
     /// The metadata log did not take the segment: writes stop until the node restarts.
     #[error("the metadata log refused a new segment: {0}")]
     Log(String),

@@ -223,7 +223,11 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             return Err(SegmentError::NoSpace { need_bytes });
         }
         let members: Vec<Member<D>> = free.iter().map(|(_, place)| candidates[*place].clone()).collect();
-        let counter = self.next_segment.replace(self.next_segment.get() + 1);
+        let counter = self.next_segment.get();
+        if counter > SegmentId::COUNTER_MAX {
+            return Err(SegmentError::NumbersSpent);
+        }
+        self.next_segment.set(counter + 1);
         let spec = SegmentSpec {
             id: SegmentId::new(options.incarnation, counter),
             cluster: options.cluster,

@@ -212,7 +212,7 @@ impl From<StoreError> for ApiError {
             StoreError::Segment(SegmentError::NoSpace { .. }) => {
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", error.to_string())
             }
-            StoreError::Segment(SegmentError::Log(_)) => ApiError::poisoned(error),
+            StoreError::Segment(SegmentError::Log(_) | SegmentError::NumbersSpent) => ApiError::poisoned(error),
             StoreError::Segment(SegmentError::Device { .. }) | StoreError::Device { .. } => ApiError::device(error),
             StoreError::Closing => ApiError::closing(),
         }
