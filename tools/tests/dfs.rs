@@ -1,5 +1,6 @@
 //! The `dfs` command, run as a user runs it, against a server in this process.
 
+mod binary;
 #[path = "../../client/tests/stub/mod.rs"]
 #[allow(dead_code, reason = "the client's tests use the rest of it")]
 mod stub;
@@ -12,13 +13,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use binary::binary;
 use proto::api::{Entry, Kind};
 use serde_json::Value;
 use stub::{Fault, Stub, TOKEN};
 use tempfile::TempDir;
 
 fn command(stub: &Stub, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dfs"));
+    let mut command = Command::new(binary("dfs"));
     command.args(arguments).env_clear().env("DFS_ENDPOINT", &stub.endpoint).env("DFS_TOKEN", TOKEN);
     command
 }

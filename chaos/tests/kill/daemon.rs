@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::any_number;
+use crate::binary::binary;
 use crate::content::Random;
 
 /// Longest start that is waited for: far longer than any should take.
@@ -39,10 +40,7 @@ impl Site {
     ///
     /// Panics unless `DFS_BIN_DIR` names a directory with `dfsd` in it.
     pub(crate) fn new() -> Site {
-        let hint = "set DFS_BIN_DIR to the directory of the built binaries, or run `make test`, which does it";
-        let directory = std::env::var_os("DFS_BIN_DIR").unwrap_or_else(|| panic!("DFS_BIN_DIR is not set: {hint}"));
-        let binary = PathBuf::from(directory).join("dfsd");
-        assert!(binary.is_file(), "{} does not exist: {hint}", binary.display());
+        let binary = binary("dfsd");
         let address = free_address();
         Site { directory: Some(tempfile::tempdir().expect("a temporary directory")), binary, address }
     }

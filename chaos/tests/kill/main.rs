@@ -22,6 +22,8 @@
 //! give up at a kill and that do not; [`daemon`], the process; [`verify`], the check. The rounds are here.
 
 mod actor;
+#[path = "../../../tools/tests/binary/mod.rs"]
+mod binary;
 mod contended;
 mod content;
 mod daemon;

@@ -5,6 +5,9 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+#[path = "../../../tools/tests/binary/mod.rs"]
+mod binary;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use binary::binary;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longest silence that a test waits for.
@@ -34,7 +38,7 @@ pub(crate) fn serve(data: &Path) -> Command {
 
 /// A command line of `dfsd serve` over `data`.
 pub(crate) fn serve_on(address: SocketAddr, data: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dfsd"));
+    let mut command = Command::new(binary("dfsd"));
     command.arg("serve").arg("--listen").arg(address.to_string()).arg("--data").arg(data);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command
