@@ -38,7 +38,7 @@ struct Bench {
     input: Vec<u8>,
     chunker: Box<dyn Chunker>,
     key: DomainKey,
-    cipher: std::rc::Rc<dyn Cipher>,
+    cipher: std::sync::Arc<dyn Cipher>,
     code: Code,
     /// Lengths of the chunks of `input`.
     chunks: Vec<usize>,

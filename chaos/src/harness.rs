@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use node::{FileReadError, Node, NodeOptions};
@@ -108,7 +109,7 @@ pub struct World {
     disks: Vec<SimDisk>,
     capacity_bytes: u64,
     key: [u8; 32],
-    seals: Rc<Seals>,
+    seals: Arc<Seals>,
     snapshot_after_wal_bytes: u64,
     /// Entries of a manifest page; few, so that small files have trees.
     pub manifest_page_entries: usize,
@@ -165,7 +166,7 @@ impl World {
         // Data directories may be given in any order.
         let first = random.below(disks.len() as u64) as usize;
         disks.rotate_left(first);
-        let keys = Rc::new(WatchedKeys::new(self.key, self.seals.clone()));
+        let keys = Arc::new(WatchedKeys::new(self.key, self.seals.clone()));
         NodeOptions {
             piece_bytes: PIECE_BYTES,
             snapshot_after_wal_bytes: self.snapshot_after_wal_bytes,
@@ -402,7 +403,7 @@ fn plan(simulation: &mut Simulation, random: &mut Random, settings: Settings) ->
         disks,
         capacity_bytes,
         key,
-        seals: Rc::default(),
+        seals: Arc::default(),
         snapshot_after_wal_bytes: *random.pick(&[16 << 10, 64 << 10, 256 << 10, 64 << 20]),
         manifest_page_entries: *random.pick(&[3, 8, MANIFEST_PAGE_ENTRIES_MAX]),
         closed: Cell::new(None),

@@ -1,8 +1,7 @@
 //! Watches every sealing: a nonce that is spent twice under one key on different bytes gives both away.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use chunk::KeyRing;
 use proto::checksum::digest;
@@ -16,29 +15,29 @@ type Spent = (u128, [u8; 12]);
 #[derive(Default)]
 pub struct Seals {
     /// Digest of the bytes and their associated data, by what was spent on them.
-    sealed: RefCell<BTreeMap<Spent, u128>>,
-    reused: RefCell<Option<String>>,
+    sealed: Mutex<BTreeMap<Spent, u128>>,
+    reused: Mutex<Option<String>>,
 }
 
 impl Seals {
     /// Seals so far.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.sealed.borrow().len() as u64
+        self.sealed.lock().expect("invariant: no seal panics").len() as u64
     }
 
     /// The first reuse of a nonce.
     #[must_use]
     pub fn reused(&self) -> Option<String> {
-        self.reused.borrow().clone()
+        self.reused.lock().expect("invariant: no seal panics").clone()
     }
 
     fn record(&self, key: u128, nonce: &[u8; 12], associated: &[u8], bytes: &[u8]) {
         let input = [&(associated.len() as u64).to_le_bytes()[..], associated, bytes].concat();
-        let before = self.sealed.borrow_mut().insert((key, *nonce), digest(&input));
+        let before = self.sealed.lock().expect("invariant: no seal panics").insert((key, *nonce), digest(&input));
         if before.is_some_and(|before| before != digest(&input)) {
             let what = format!("nonce {nonce:02x?} was spent twice under one key on different bytes");
-            self.reused.borrow_mut().get_or_insert(what);
+            self.reused.lock().expect("invariant: no seal panics").get_or_insert(what);
         }
     }
 }
@@ -47,13 +46,13 @@ impl Seals {
 pub struct WatchedKeys {
     ring: KeyRing,
     ring_digest: u128,
-    seals: Rc<Seals>,
+    seals: Arc<Seals>,
 }
 
 impl WatchedKeys {
     /// Returns a ring of one key.
     #[must_use]
-    pub fn new(key: [u8; 32], seals: Rc<Seals>) -> WatchedKeys {
+    pub fn new(key: [u8; 32], seals: Arc<Seals>) -> WatchedKeys {
         WatchedKeys { ring: KeyRing::generate(1, key), ring_digest: digest(&key), seals }
     }
 }
@@ -68,15 +67,15 @@ impl KeyProvider for WatchedKeys {
         self.ring.unwrap(wrapped, context)
     }
 
-    fn cipher(&self, key: &[u8; 32]) -> Rc<dyn Cipher> {
-        Rc::new(WatchedCipher { cipher: self.ring.cipher(key), key: digest(key), seals: self.seals.clone() })
+    fn cipher(&self, key: &[u8; 32]) -> Arc<dyn Cipher> {
+        Arc::new(WatchedCipher { cipher: self.ring.cipher(key), key: digest(key), seals: self.seals.clone() })
     }
 }
 
 struct WatchedCipher {
-    cipher: Rc<dyn Cipher>,
+    cipher: Arc<dyn Cipher>,
     key: u128,
-    seals: Rc<Seals>,
+    seals: Arc<Seals>,
 }
 
 impl Cipher for WatchedCipher {
@@ -96,7 +95,7 @@ mod tests {
 
     #[test]
     fn only_other_bytes_under_a_spent_nonce_are_a_reuse() {
-        let seals = Rc::new(Seals::default());
+        let seals = Arc::new(Seals::default());
         let keys = WatchedKeys::new([1; 32], seals.clone());
         let seal =
             |key: u8, nonce: u8, bytes: &[u8]| keys.cipher(&[key; 32]).seal(&[nonce; 12], b"", &mut bytes.to_vec());

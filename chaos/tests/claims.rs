@@ -1,6 +1,6 @@
 //! What the node promises, each as one small run on simulated disks.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chaos::sim::{DiskOptions, Operation, SimDisk, Simulation};
@@ -16,7 +16,7 @@ fn path(text: &str) -> FsPath {
 }
 
 async fn open(disks: Vec<SimDisk>) -> Node<SimDisk> {
-    let keys = Rc::new(KeyRing::generate(1, [7; 32]));
+    let keys = Arc::new(KeyRing::generate(1, [7; 32]));
     Node::open(NodeOptions::new(disks, keys)).await.unwrap().0
 }
 
@@ -75,7 +75,7 @@ fn a_file_of_many_chunks_is_a_tree_of_manifest_pages() {
 #[test]
 fn manifests_of_every_shape_read_back() {
     run(7, |disk| async move {
-        let keys = Rc::new(KeyRing::generate(1, [7; 32]));
+        let keys = Arc::new(KeyRing::generate(1, [7; 32]));
         let options = NodeOptions { manifest_page_entries: 2, ..NodeOptions::new(vec![disk], keys) };
         let node = Node::open(options).await.unwrap().0;
         // With two entries a page, these files have 1 to 17 or more chunks: every way in which levels can be full.
@@ -196,7 +196,7 @@ fn a_missing_or_foreign_data_directory_is_refused() {
     simulation
         .run(async move {
             let try_open = |disks: Vec<SimDisk>, key: u8| async move {
-                let keys = Rc::new(KeyRing::generate(1, [key; 32]));
+                let keys = Arc::new(KeyRing::generate(1, [key; 32]));
                 Node::open(NodeOptions::new(disks, keys)).await.map(|_| ()).map_err(|error| error.to_string())
             };
             let pair = vec![disks[0].clone(), disks[1].clone()];
@@ -224,7 +224,7 @@ fn lost_metadata_is_never_taken_for_a_new_node() {
             disk.remove(&format!("meta/{name}")).await.unwrap();
         }
         for _ in 0..2 {
-            let keys = Rc::new(KeyRing::generate(1, [7; 32]));
+            let keys = Arc::new(KeyRing::generate(1, [7; 32]));
             let error = Node::open(NodeOptions::new(vec![disk.clone()], keys)).await.map(|_| ()).unwrap_err();
             assert!(error.to_string().contains("metadata is gone"), "{error}");
         }
@@ -361,7 +361,7 @@ fn what_was_stored_again_after_damage_is_found_after_a_restart() {
     const PIECE_BYTES: u64 = 8 << 20;
     let small = |disk: SimDisk| NodeOptions {
         piece_bytes: PIECE_BYTES,
-        ..NodeOptions::new(vec![disk], Rc::new(KeyRing::generate(1, [7; 32])))
+        ..NodeOptions::new(vec![disk], Arc::new(KeyRing::generate(1, [7; 32])))
     };
     // The second copy may lie in a segment with a lower or a higher number than the first, which a footer still lists.
     for seed in 20..36 {

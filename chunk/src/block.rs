@@ -226,12 +226,12 @@ mod tests {
     use proto::limits::BLOCK_PLAIN_BYTES_MAX;
     use proto::{ChunkId, DomainId};
     use std::borrow::Cow;
-    use std::rc::Rc;
+    use std::sync::Arc;
 
     const ROW: RowNumber = RowNumber(0x0102_0304_0506);
     const BLOCK: u32 = 0x0708;
 
-    fn cipher() -> Rc<dyn Cipher> {
+    fn cipher() -> Arc<dyn Cipher> {
         seal::cipher(&[7; 32])
     }
 

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use proto::disk::{SEAL_TAG_BYTES, WRAPPED_KEY_BYTES};
 use proto::port::{Cipher, KeyError, KeyProvider, WrappedKey};
@@ -222,7 +222,7 @@ impl KeyProvider for KeyRing {
         Ok((&*key).try_into().expect("invariant: 48 wrapped bytes hold 32"))
     }
 
-    fn cipher(&self, key: &[u8; 32]) -> Rc<dyn Cipher> {
+    fn cipher(&self, key: &[u8; 32]) -> Arc<dyn Cipher> {
         seal::cipher(key)
     }
 }

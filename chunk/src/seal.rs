@@ -10,7 +10,7 @@ mod aws;
 #[cfg(any(feature = "portable", test))]
 mod portable;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use proto::port::Cipher;
 
@@ -21,11 +21,11 @@ pub use portable::PortableCipher;
 
 /// Returns AES-256-GCM under `key`, from the fastest backend that was compiled in.
 #[must_use]
-pub fn cipher(key: &[u8; 32]) -> Rc<dyn Cipher> {
+pub fn cipher(key: &[u8; 32]) -> Arc<dyn Cipher> {
     #[cfg(feature = "aws-lc")]
-    return Rc::new(AwsLcCipher::new(key));
+    return Arc::new(AwsLcCipher::new(key));
     #[cfg(not(feature = "aws-lc"))]
-    return Rc::new(PortableCipher::new(key));
+    return Arc::new(PortableCipher::new(key));
 }
 
 #[cfg(test)]

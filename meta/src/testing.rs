@@ -194,8 +194,8 @@ impl KeyProvider for TestKeys {
         Ok((&*key).try_into().unwrap())
     }
 
-    fn cipher(&self, key: &[u8; 32]) -> Rc<dyn Cipher> {
-        Rc::new(TestCipher(*key))
+    fn cipher(&self, key: &[u8; 32]) -> Arc<dyn Cipher> {
+        Arc::new(TestCipher(*key))
     }
 }
 

@@ -4,6 +4,7 @@
 //! segments recovered and those left open listed as sealed → files that no log lists removed → serve.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use chunk::{ChunkerId, DomainKey, chunker};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -31,7 +32,7 @@ pub struct NodeOptions<D> {
     /// The devices, in any order; exactly those that the node was formatted with.
     pub disks: Vec<D>,
     /// The ring keys.
-    pub keys: Rc<dyn KeyProvider>,
+    pub keys: Arc<dyn KeyProvider>,
     /// Bytes of one piece of a new segment; smaller in simulation.
     pub piece_bytes: u64,
     /// Bytes of metadata log after which a snapshot is taken.
@@ -43,7 +44,7 @@ pub struct NodeOptions<D> {
 impl<D> NodeOptions<D> {
     /// The options of a production node.
     #[must_use]
-    pub fn new(disks: Vec<D>, keys: Rc<dyn KeyProvider>) -> NodeOptions<D> {
+    pub fn new(disks: Vec<D>, keys: Arc<dyn KeyProvider>) -> NodeOptions<D> {
         NodeOptions {
             disks,
             keys,

@@ -1,6 +1,6 @@
 //! What can go wrong with a core's data, and what the caller should do.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use proto::disk::FormatError;
 use proto::port::KeyError;
@@ -21,7 +21,7 @@ pub enum SegmentError {
         /// The device.
         device: DeviceId,
         /// What it said.
-        source: Rc<std::io::Error>,
+        source: Arc<std::io::Error>,
     },
     /// Restart the node: a start has numbers for 2^24 segments, and this one has used them all.
     #[error("this start has used all its segment numbers; restart the node")]
@@ -45,7 +45,7 @@ pub enum StoreError {
         /// The segment, now closed.
         segment: SegmentId,
         /// What the device said.
-        source: Rc<std::io::Error>,
+        source: Arc<std::io::Error>,
     },
     /// The store is shutting down; send to the node again once it is back.
     #[error("the node is shutting down")]
@@ -74,7 +74,7 @@ pub enum ReadError {
         /// The segment.
         segment: SegmentId,
         /// What the device said.
-        source: Rc<std::io::Error>,
+        source: Arc<std::io::Error>,
     },
 }
 
@@ -89,7 +89,7 @@ pub enum RecoverError {
         /// The segment.
         segment: SegmentId,
         /// What the device said.
-        source: Rc<std::io::Error>,
+        source: Arc<std::io::Error>,
     },
     /// The segment belongs to a device that is not here: start with all data directories.
     #[error("segment {segment} lies on device {device}, which is not among the data directories")]

@@ -8,7 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use proto::checksum::checksum;
 use proto::disk::{FixedHeader, FooterHeader, HEADER_BYTES, NonceKind, PieceHeader, RowTable, SegmentHeader, nonce};
@@ -72,7 +72,7 @@ pub async fn recover_segment<D: Disk>(
     for (column, device) in listed.members.iter().enumerate() {
         let missing = RecoverError::MissingDevice { device: *device, segment: id };
         let member = members.iter().find(|member| member.device == *device).ok_or(missing)?;
-        let failed = |source| RecoverError::Device { device: *device, segment: id, source: Rc::new(source) };
+        let failed = |source| RecoverError::Device { device: *device, segment: id, source: Arc::new(source) };
         let file = member.disk.open(&piece_name(id, column)).await.map_err(failed)?;
         let bytes = file.len().await.map_err(failed)?;
         columns.push(Column { column: column as u8, device: *device, file, bytes });
@@ -103,7 +103,7 @@ pub async fn recover_segment<D: Disk>(
     let mut file_bytes = 0;
     let mut pieces: BTreeMap<(RowNumber, u128), FoundRow> = BTreeMap::new();
     for column in &columns {
-        let failed = |source| RecoverError::Device { device: column.device, segment: id, source: Rc::new(source) };
+        let failed = |source| RecoverError::Device { device: column.device, segment: id, source: Arc::new(source) };
         if open {
             column.file.sync().await.map_err(failed)?;
         }
@@ -170,10 +170,10 @@ async fn read_header<F: DiskFile>(
     column: &Column<F>,
     cluster: ClusterId,
     keys: &dyn KeyProvider,
-) -> Result<(SegmentHeader, Rc<dyn Cipher>), RecoverError> {
+) -> Result<(SegmentHeader, Arc<dyn Cipher>), RecoverError> {
     let segment = listed.id;
     let (read, buf) = column.file.read_at(AlignedBuf::zeroed(SECTOR_BYTES), 0).await;
-    read.map_err(|source| RecoverError::Device { device: column.device, segment, source: Rc::new(source) })?;
+    read.map_err(|source| RecoverError::Device { device: column.device, segment, source: Arc::new(source) })?;
     let header = SegmentHeader::parse(&buf).map_err(|source| RecoverError::Header { segment, source })?;
     let ours = header.segment.get() == segment.0
         && header.cluster == cluster

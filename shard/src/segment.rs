@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ec::Code;
 use futures_util::future::{join_all, try_join_all};
@@ -61,7 +62,7 @@ pub struct Segment {
     /// The device of each column.
     pub members: Vec<DeviceId>,
     /// The cipher under the segment's key.
-    pub cipher: Rc<dyn Cipher>,
+    pub cipher: Arc<dyn Cipher>,
     /// Its durable rows, in the order of their numbers.
     pub rows: RefCell<Vec<RowPlace>>,
     /// Bytes of its files on all devices.
@@ -214,7 +215,7 @@ impl<D: Disk> OpenSegment<D> {
             async move {
                 let (result, bytes) = file.write_durable_at(bytes, offset).await;
                 let end = offset + bytes.len() as u64;
-                result.map(|()| end).map_err(|source| StoreError::Device { device, segment, source: Rc::new(source) })
+                result.map(|()| end).map_err(|source| StoreError::Device { device, segment, source: Arc::new(source) })
             }
         };
         // All of them, so that nothing is in flight when the segment is given up.
@@ -346,6 +347,6 @@ async fn create_piece<D: Disk>(
 fn segment_error(source: std::io::Error, device: DeviceId, need_bytes: u64) -> SegmentError {
     match source.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => SegmentError::NoSpace { need_bytes },
-        _ => SegmentError::Device { device, source: Rc::new(source) },
+        _ => SegmentError::Device { device, source: Arc::new(source) },
     }
 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ec::Code;
 use index::{Coverage, Index, Lookup};
@@ -40,7 +41,7 @@ pub struct StoreOptions<D, L> {
     /// Geometry of new segments; at most as many columns as devices.
     pub geometry: Geometry,
     /// The ring keys.
-    pub keys: Rc<dyn KeyProvider>,
+    pub keys: Arc<dyn KeyProvider>,
     /// Where openings and seals are recorded.
     pub log: L,
     /// The incarnation of this start: durable on a majority of the devices, and never used before.
@@ -214,7 +215,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         for (place, member) in candidates.iter().enumerate() {
             let space = member.disk.space().await;
             let space =
-                space.map_err(|source| SegmentError::Device { device: member.device, source: Rc::new(source) })?;
+                space.map_err(|source| SegmentError::Device { device: member.device, source: Arc::new(source) })?;
             free.push((std::cmp::Reverse(space.free_bytes), place));
         }
         free.sort_unstable();
@@ -274,7 +275,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         bytes: usize,
     ) -> Result<proto::port::AlignedBuf, ReadError> {
         let device = *segment.members.get(usize::from(column)).ok_or(ReadError::Stale(segment.id))?;
-        let failed = |source| ReadError::Device { device, segment: segment.id, source: Rc::new(source) };
+        let failed = |source| ReadError::Device { device, segment: segment.id, source: Arc::new(source) };
         let file = self.files.file(segment.id, column, device).await.map_err(failed)?;
         let disk = self.files.disk(device).expect("invariant: an open file has a device");
         let (read, mut buf) = file.read_at(disk.buffer(bytes), offset).await;

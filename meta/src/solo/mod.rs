@@ -30,6 +30,7 @@ mod window;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_channel::oneshot;
 use proto::limits::{COMMAND_BYTES_MAX, VIRTUAL_SHARDS, WAL_QUEUE_BYTES_MAX, WAL_QUEUE_COMMANDS_MAX};
@@ -59,7 +60,7 @@ pub struct SoloOptions<D> {
     /// The core that writes this log.
     pub stream: u32,
     /// Wraps the keys of the files.
-    pub keys: Rc<dyn KeyProvider>,
+    pub keys: Arc<dyn KeyProvider>,
     /// Bytes of log after which a snapshot is taken by itself.
     pub snapshot_after_wal_bytes: u64,
     /// Whether this store was formatted before: finding nothing then means that it is lost, and is an error.

@@ -16,7 +16,7 @@
 //! over wherever it stands, because the numbers of the commands prove that nothing is missing.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use proto::Lsn;
 use proto::checksum::checksum;
@@ -37,7 +37,7 @@ struct LogFile<D: Disk> {
     name: String,
     sequence: u64,
     header: WalHeader,
-    cipher: Rc<dyn Cipher>,
+    cipher: Arc<dyn Cipher>,
     file: D::File,
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use proto::limits::{SECTOR_BYTES, WAL_FILE_BYTES_TARGET};
@@ -21,7 +22,7 @@ fn options(disk: &MemDisk) -> SoloOptions<MemDisk> {
         cluster: ClusterId([1; 16]),
         device: DeviceId([2; 16]),
         stream: 0,
-        keys: Rc::new(TestKeys(7)),
+        keys: Arc::new(TestKeys(7)),
         snapshot_after_wal_bytes: u64::MAX / 4,
         must_exist: false,
     }
@@ -413,7 +414,7 @@ fn files_of_others_and_wrong_keys_are_refused() {
     for options in foreign {
         assert!(matches!(open_error(options), OpenError::Foreign { .. }));
     }
-    let wrong = || SoloOptions { keys: Rc::new(TestKeys(8)), ..options(&disk) };
+    let wrong = || SoloOptions { keys: Arc::new(TestKeys(8)), ..options(&disk) };
     assert!(matches!(open_error(wrong()), OpenError::Key { source: KeyError::WrongKey { number: 1 }, .. }));
     with_store(&disk, async |solo| solo.close().await.unwrap());
     assert!(matches!(open_error(wrong()), OpenError::Key { file, .. } if file.contains("snapshot")));

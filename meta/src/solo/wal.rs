@@ -1,7 +1,7 @@
 //! Writing the log: files, and sealed batches of commands in them. The layout is `proto::disk::WalHeader`'s.
 
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use proto::disk::{FixedHeader, HEADER_BYTES, NonceKind, SEAL_TAG_BYTES, WalBatchHeader, WalHeader, nonce};
 use proto::limits::{SECTOR_BYTES, WAL_BATCH_BYTES_MAX, WAL_FILE_BYTES_TARGET, WAL_RESERVE_BYTES};
@@ -37,7 +37,7 @@ pub(super) struct WalWriter<F> {
     name: String,
     sequence: u64,
     tag: SegmentTag,
-    cipher: Rc<dyn Cipher>,
+    cipher: Arc<dyn Cipher>,
     /// Where the next batch goes.
     offset: u64,
     /// Length of the file, reserved.

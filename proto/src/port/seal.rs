@@ -2,7 +2,7 @@
 //!
 //! Nonces are the caller's duty: [`crate::disk::nonce`] makes them from numbers that are never used twice.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::disk::{SEAL_TAG_BYTES, WRAPPED_KEY_BYTES};
 
@@ -11,8 +11,8 @@ use crate::disk::{SEAL_TAG_BYTES, WRAPPED_KEY_BYTES};
 #[error("sealed bytes did not open: they are damaged, misplaced or under another key")]
 pub struct OpenError;
 
-/// AES-256-GCM under one key.
-pub trait Cipher {
+/// AES-256-GCM under one key. Immutable, so that the cores of a node share it.
+pub trait Cipher: Send + Sync {
     /// Encrypts `bytes` in place and returns the tag.
     fn seal(&self, nonce: &[u8; 12], associated: &[u8], bytes: &mut [u8]) -> [u8; SEAL_TAG_BYTES];
 
@@ -52,7 +52,7 @@ pub enum KeyError {
 }
 
 /// Holder of the numbered ring keys (a key file; later PKCS#11).
-pub trait KeyProvider {
+pub trait KeyProvider: Send + Sync {
     /// Wraps `key` under the current ring key. `nonce` is random; `context` is authenticated.
     fn wrap(&self, key: &[u8; 32], nonce: [u8; 12], context: &[u8]) -> WrappedKey;
 
@@ -63,5 +63,5 @@ pub trait KeyProvider {
     fn unwrap(&self, wrapped: &WrappedKey, context: &[u8]) -> Result<[u8; 32], KeyError>;
 
     /// Returns the cipher for `key`.
-    fn cipher(&self, key: &[u8; 32]) -> Rc<dyn Cipher>;
+    fn cipher(&self, key: &[u8; 32]) -> Arc<dyn Cipher>;
 }

@@ -11,7 +11,7 @@
 use std::future::Future;
 use std::io::Write;
 use std::pin::pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -90,7 +90,7 @@ async fn on_core(options: &ServeOptions, directories: &[DataDir], socket: std::n
         let opened = RingDisk::open(&ring, &directory.path);
         disks.push(opened.with_context(|| format!("cannot open {}", directory.path.display()))?);
     }
-    let opening = pin!(Node::open(NodeOptions::new(disks, Rc::new(keys))));
+    let opening = pin!(Node::open(NodeOptions::new(disks, Arc::new(keys))));
     let (node, report) = match select(opening, pin!(termination.requested())).await {
         Either::Left((opened, _)) => opened.map_err(|error| portable(&error))?,
         Either::Right(_) => {
