@@ -161,6 +161,16 @@ impl ChunkId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VirtualShard(pub u8);
 
+/// A core of a node, counted from 0. How many there are may change between starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CoreId(pub u16);
+
+impl fmt::Display for CoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// The public id of a file: a UUID version 8 (RFC 9562) that carries the inode and 58 bits of the cluster id.
 ///
 /// ```text

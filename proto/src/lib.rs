@@ -21,7 +21,7 @@ pub mod port;
 
 pub use geometry::Geometry;
 pub use ids::{
-    ChunkId, ClusterId, DeviceId, DomainId, FileId, InodeId, Lsn, RowNumber, SegmentId, SegmentTag, VersionNumber,
-    VirtualShard,
+    ChunkId, ClusterId, CoreId, DeviceId, DomainId, FileId, InodeId, Lsn, RowNumber, SegmentId, SegmentTag,
+    VersionNumber, VirtualShard,
 };
 pub use location::Location;

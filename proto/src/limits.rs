@@ -82,3 +82,7 @@ pub const SESSION_RESULTS_MAX: usize = 64;
 pub const SESSION_CLIENTS_MAX: usize = 65_536;
 /// Virtual shards of a node: index partitions and namespace groups, dealt to the cores at start.
 pub const VIRTUAL_SHARDS: usize = 64;
+/// Calls from one core to another that may be under way; callers beyond it wait for room.
+pub const MAILBOX_CALLS_MAX: usize = 256;
+/// Calls from other cores that a core answers before its other tasks have their turn.
+pub const MAILBOX_BATCH_CALLS_MAX: usize = 32;
