@@ -37,6 +37,8 @@
 
 mod inbox;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, OnceCell};
 use std::future::Future;
