@@ -15,8 +15,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
+use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, RuntimeBuilder};
-use proto::port::runtime::{Clock, Entropy, LocalFuture, Spawn};
+use proto::CoreId;
+use proto::port::runtime::{Clock, Entered, Entropy, LocalFuture, Spawn, enter};
 use rustix::thread::CpuSet;
 
 /// Entries of the executor's submission queue (sockets, wakes, timers). A full one is submitted early.
@@ -64,6 +66,17 @@ pub enum RunError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// The limit of threads is too low; raise it.
+    #[error(
+        "the thread of core {core} could not be started: {source}; \
+         raise TasksMax in the systemd unit, `ulimit -u`, or the container's limit of processes"
+    )]
+    Thread {
+        /// The core that has no thread.
+        core: CoreId,
+        /// The kernel's reason.
+        source: io::Error,
+    },
 }
 
 /// Names the cause of a failed executor set-up from its error and the value of `kernel.io_uring_disabled`.
@@ -95,18 +108,39 @@ pub fn run<F, T>(cpu: Option<usize>, main: F) -> Result<T, RunError>
 where
     F: AsyncFnOnce() -> T,
 {
-    if let Some(cpu) = cpu {
-        pin(cpu).map_err(|source| RunError::Pin { cpu, source })?;
+    let mut executor = Executor::new(cpu)?;
+    Ok(executor.block_on(main()))
+}
+
+/// A thread's executor, entered as its runtime.
+pub(crate) struct Executor {
+    // Dropped first: tasks that are dropped with it may still ask for the time.
+    tasks: monoio::Runtime<TimeDriver<IoUringDriver>>,
+    entered: Entered,
+}
+
+impl Executor {
+    /// Pins this thread to `cpu`, if any, and makes it a core.
+    pub(crate) fn new(cpu: Option<usize>) -> Result<Executor, RunError> {
+        if let Some(cpu) = cpu {
+            pin(cpu).map_err(|source| RunError::Pin { cpu, source })?;
+        }
+        let builder = RuntimeBuilder::<IoUringDriver>::new().with_entries(QUEUE_ENTRIES).enable_timer();
+        let mut tasks = builder.build().map_err(diagnose)?;
+        let runtime = tasks.block_on(async { MonoioRuntime::new() }).map_err(diagnose)?;
+        Ok(Executor { tasks, entered: enter(Rc::new(runtime)) })
     }
-    let mut executor =
-        RuntimeBuilder::<IoUringDriver>::new().with_entries(QUEUE_ENTRIES).enable_timer().build().map_err(diagnose)?;
-    let runtime = executor.block_on(async { MonoioRuntime::new() }).map_err(diagnose)?;
-    let entered = proto::port::runtime::enter(Rc::new(runtime));
-    let output = executor.block_on(main());
-    // Tasks that are dropped with the executor may still ask for the time.
-    drop(executor);
-    drop(entered);
-    Ok(output)
+
+    /// Runs `main`, and all that is spawned, until `main` ends.
+    pub(crate) fn block_on<T>(&mut self, main: impl Future<Output = T>) -> T {
+        self.tasks.block_on(main)
+    }
+
+    /// Leaves the runtime; tasks that are still pending are never dropped.
+    pub(crate) fn abandon(self) {
+        std::mem::forget(self.tasks);
+        drop(self.entered);
+    }
 }
 
 fn pin(cpu: usize) -> io::Result<()> {

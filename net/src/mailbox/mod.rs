@@ -12,7 +12,7 @@
 //!
 //! Invariants:
 //! * A call is *under way* from its push until it has run, whether or not somebody still waits for its answer. At most
-//!   [`MAILBOX_CALLS_MAX`](proto::limits::MAILBOX_CALLS_MAX) calls of a pair are, so a push finds a free place and
+//!   [`MAILBOX_CALLS_MAX`] calls of a pair are, so a push finds a free place and
 //!   callers beyond wait: that is the back-pressure. They wait in line, first come first served; the line is made of the
 //!   callers themselves.
 //! * The calls of a pair begin in the order in which they were pushed. Different pairs take turns.
@@ -29,7 +29,7 @@
 //!
 //! When a core goes: a closure that panics takes its core down, for no executor of ours catches panics, and
 //! [`run_cores`](crate::run_cores) then ends the process; under the simulator the whole run fails. A call to a core that
-//! no longer answers panics rather than waits for ever. `run_cores` keeps every core answering until the last has
+//! no longer answers panics rather than waits for ever; the first message is the cause. `run_cores` keeps every core answering until the last has
 //! finished, so an orderly end never meets this.
 //!
 //! Who owns what: a started inbox is a task that owns the service; a service may own a [`Cores`], which refers back to

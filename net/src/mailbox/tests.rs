@@ -305,7 +305,7 @@ fn a_call_to_a_core_that_is_gone_panics_instead_of_waiting() {
     let panics = |caller: Pin<&mut dyn Future<Output = usize>>| {
         let mut cx = Context::from_waker(Waker::noop());
         let panic = catch_unwind(AssertUnwindSafe(|| caller.poll(&mut cx))).unwrap_err();
-        let message = panic.downcast_ref::<String>().map_or_else(|| *panic.downcast_ref::<&str>().unwrap(), |it| it);
+        let message = panic.downcast_ref::<String>().map_or(*panic.downcast_ref().unwrap_or(&""), String::as_str);
         assert!(message.contains("until all cores have finished"), "{message}");
     };
     let mut cores = journals(2);
