@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use node::{FileReadError, Node, NodeOptions};
+use node::{FileReadError, Node, NodeOptions, OpenReport};
 use proto::limits::MANIFEST_PAGE_ENTRIES_MAX;
 use proto::port::runtime;
 
@@ -38,6 +38,8 @@ const STARTS_ALWAYS_BYTES: u64 = 64 << 20;
 const CLOSE_AFTER_MAX: Duration = Duration::from_millis(60);
 /// Completed operations of one kind before an injected error, at most.
 const FAULT_AFTER_MAX: u64 = 120;
+/// Cores of a start, at most.
+const CORES_MAX: u64 = 3;
 /// Tries to hit a byte that holds data.
 const FLIP_ATTEMPTS: usize = 20;
 
@@ -161,11 +163,18 @@ impl World {
         format!("fault {fault:?}, {clients} clients, disks of {} bytes with these files:{disks}", self.capacity_bytes)
     }
 
-    fn options(&self, random: &mut Random) -> NodeOptions<SimDisk> {
+    /// Opens the node on some number of cores, which may differ from that of the start before.
+    async fn open(&self, random: &mut Random) -> Result<(Vec<Node<SimDisk>>, OpenReport), node::OpenError> {
         let mut disks = self.disks.clone();
         // Data directories may be given in any order.
         let first = random.below(disks.len() as u64) as usize;
         disks.rotate_left(first);
+        let cores = random.between(1, CORES_MAX) as usize;
+        self.tally.count(&format!("starts on {cores} cores"));
+        Node::open_cores(|| self.options(disks.clone()), cores).await
+    }
+
+    fn options(&self, disks: Vec<SimDisk>) -> NodeOptions<SimDisk> {
         let keys = Arc::new(WatchedKeys::new(self.key, self.seals.clone()));
         NodeOptions {
             piece_bytes: PIECE_BYTES,
@@ -283,30 +292,32 @@ enum Phase {
 /// Opens the node, checks it, uses it, and perhaps closes it.
 async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
     let random = &mut start.random;
-    let (node, report) = match Node::open(world.options(random)).await {
+    let (nodes, report) = match world.open(random).await {
         Ok(opened) => opened,
         Err(error) => return world.tolerate_failed_start(&error),
     };
     world.tally.count("starts");
+    let node = &nodes[0];
     world.phase.set(Phase::Checking);
     if let Some(digest) = world.closed.take() {
         // A seal that a device refused is made up for by the next start.
-        if world.fault != Fault::Io && node.metadata_digest() != digest {
+        if world.fault != Fault::Io && node.metadata_digest().await != digest {
             return Err(violation!("the metadata differs from that at the clean close before"));
         }
         if world.fault == Fault::None && !report.warnings.is_empty() {
             return Err(violation!("warnings after a clean close: {:?}", report.warnings));
         }
     }
-    verify::everything(&world, &node, random).await?;
+    let core = random.pick(&nodes).clone();
+    verify::everything(&world, &core, random).await?;
     if start.checks_dedup {
-        verify::stores_once(&world, &node, random).await?;
+        verify::stores_once(&world, &nodes, random).await?;
     }
     world.phase.set(Phase::Serving);
     let mut clients = Vec::new();
     for number in 0..world.clients.len() {
         let (ended, end) = completion::completion();
-        let run = workload::run(world.clone(), node.clone(), number, random.fork(), start.operations);
+        let run = workload::run(world.clone(), nodes.clone(), number, random.fork(), start.operations);
         runtime::spawn(async move { ended.complete(run.await) });
         clients.push(end);
     }
@@ -328,7 +339,7 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
     match closed {
         Some(Ok(())) => {
             world.tally.count("clean closes");
-            world.closed.set(Some(node.metadata_digest()));
+            world.closed.set(Some(node.metadata_digest().await));
         }
         Some(Err(error)) => world.tolerate_refusal(&format!("close: {error}"))?,
         None => {}

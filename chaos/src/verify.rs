@@ -17,8 +17,8 @@ use crate::workload::{check_read, list_names, read_all};
 /// # Errors
 /// The first [`Violation`].
 pub async fn everything(world: &World, node: &Node<SimDisk>, random: &mut Random) -> Result<(), Violation> {
-    let mut tops = list(node, "/", random)?;
-    let files = trees(world, node, &mut tops, random)?;
+    let mut tops = list(node, "/", random).await?;
+    let files = trees(world, node, &mut tops, random).await?;
     for path in &files {
         read_back(world, node, path).await?;
     }
@@ -31,7 +31,7 @@ pub async fn everything(world: &World, node: &Node<SimDisk>, random: &mut Random
 }
 
 /// Compares every tree; returns the paths of all files.
-fn trees(
+async fn trees(
     world: &World,
     node: &Node<SimDisk>,
     tops: &mut BTreeMap<String, FileInfo>,
@@ -52,7 +52,7 @@ fn trees(
             tree.insert(top.clone(), info);
         }
         while let Some(directory) = directories.pop() {
-            for (path, info) in list(node, &directory, random)? {
+            for (path, info) in list(node, &directory, random).await? {
                 match info.kind() {
                     Kind::Directory => directories.push(path.clone()),
                     Kind::File => files.push(path.clone()),
@@ -70,16 +70,17 @@ fn trees(
 }
 
 /// Lists one directory by path; checks that each entry describes itself the same by path and by id.
-fn list(node: &Node<SimDisk>, at: &str, random: &mut Random) -> Result<BTreeMap<String, FileInfo>, Violation> {
+async fn list(node: &Node<SimDisk>, at: &str, random: &mut Random) -> Result<BTreeMap<String, FileInfo>, Violation> {
     let limit = random.between(1, 7) as usize;
-    let infos =
-        list_names(node, at, limit)?.map_err(|refusal| violation!("{at} is listed, but not itself: {refusal:?}"))?;
+    let infos = list_names(node, at, limit)
+        .await?
+        .map_err(|refusal| violation!("{at} is listed, but not itself: {refusal:?}"))?;
     let mut entries = BTreeMap::new();
     for info in infos {
         let path = format!("{}/{}", at.trim_end_matches('/'), info.inode.name);
         let parsed = FsPath::parse(&path).map_err(|error| violation!("{path}: {error}"))?;
-        let by_path = node.stat(&Target::Path(parsed));
-        let by_id = node.stat(&Target::Id(info.id));
+        let by_path = node.stat(Target::Path(parsed)).await;
+        let by_id = node.stat(Target::Id(info.id)).await;
         if info.path != path || by_path.as_ref() != Ok(&info) || by_id.as_ref() != Ok(&info) {
             return Err(violation!("{path} is listed as {info:?}, by path {by_path:?}, by id {by_id:?}"));
         }
@@ -91,7 +92,8 @@ fn list(node: &Node<SimDisk>, at: &str, random: &mut Random) -> Result<BTreeMap<
 async fn read_back(world: &World, node: &Node<SimDisk>, path: &str) -> Result<(), Violation> {
     let allowed = world.oracle.borrow_mut().readable(path)?;
     let target = Target::Path(FsPath::parse(path).expect("invariant: it was listed"));
-    let mut reader = node.open_file(&target).map_err(|error| violation!("{path} is listed, but: {error}"))?;
+    let opened = node.open_file(target).await;
+    let mut reader = opened.map_err(|error| violation!("{path} is listed, but: {error}"))?;
     let size = reader.info().size();
     let (bytes, error) = read_all(&mut reader).await;
     let failed = error.is_some();
@@ -117,11 +119,11 @@ fn check_store(world: &World, stats: &node::NodeStats) -> Result<(), Violation> 
     Ok(())
 }
 
-/// Stores one content under two names: the second time the store does not grow.
+/// Stores one content under two names, perhaps from two cores: the second time the store does not grow.
 ///
 /// # Errors
 /// [`Violation`]; an error of the node counts as one.
-pub async fn stores_once(world: &World, node: &Node<SimDisk>, random: &mut Random) -> Result<(), Violation> {
+pub async fn stores_once(world: &World, nodes: &[Node<SimDisk>], random: &mut Random) -> Result<(), Violation> {
     use crate::oracle::model::{Action, Answer, AttributeChange};
     let mut bytes = vec![0; random.between(10_000, 400_000) as usize];
     random.fill(&mut bytes);
@@ -134,6 +136,7 @@ pub async fn stores_once(world: &World, node: &Node<SimDisk>, random: &mut Rando
             let (attributes, condition) = (AttributeChange::default(), node::Condition::Absent);
             oracle.call(Action::Put { path: path.clone(), content, bytes: len, attributes, condition }, None)
         };
+        let node = random.pick(nodes);
         let put = async {
             let mut writer = node.create(FsPath::parse(&path).expect("a legal path"), PutOptions::default())?;
             writer.write(&bytes).await?;

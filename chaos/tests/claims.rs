@@ -29,7 +29,7 @@ async fn put(node: &Node<SimDisk>, name: &str, bytes: &[u8]) {
 }
 
 async fn get(node: &Node<SimDisk>, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Vec<u8>, FileReadError> {
-    let mut reader = node.open_file(&Target::Path(path(name)))?;
+    let mut reader = node.open_file(Target::Path(path(name))).await?;
     if let Some(range) = range {
         reader.restrict(range);
     }
@@ -239,7 +239,7 @@ fn a_write_lands_at_its_path_though_the_directory_moves_away() {
         // The move is in the log's queue, not yet applied, when the write is proposed.
         let (from, to) = (path("/a"), path("/b"));
         let (moved, ()) =
-            futures_util::future::join(node.rename(&from, &to, false, None), put(&node, "/a/new", b"new")).await;
+            futures_util::future::join(node.rename(from, to, false, None), put(&node, "/a/new", b"new")).await;
         moved.unwrap();
         assert_eq!(get(&node, "/a/new", None).await.unwrap(), b"new");
         assert_eq!(get(&node, "/b/old", None).await.unwrap(), b"old");
@@ -258,14 +258,14 @@ fn what_is_moved_out_of_a_directory_under_removal_survives() {
         futures_util::future::join_all(puts).await;
         let (target, from, to) = (Target::Path(path("/d")), path("/d/sub"), path("/kept"));
         let (removed, moved) = futures_util::future::join(
-            node.remove(&target, Removal::Recursive, None),
-            node.rename(&from, &to, false, None),
+            node.remove(target.clone(), Removal::Recursive, None),
+            node.rename(from, to.clone(), false, None),
         )
         .await;
         removed.unwrap();
         moved.unwrap();
-        assert!(node.stat(&target).is_err());
-        let kept = node.list(&Target::Path(to), None, 1000).unwrap().entries.len();
+        assert!(node.stat(target).await.is_err());
+        let kept = node.list(Target::Path(to), None, 1000).await.unwrap().entries.len();
         // The removal had begun in there: one step of it may have been under way.
         assert!((300..600).contains(&kept), "{kept} of 600 files are left");
     });
@@ -277,21 +277,24 @@ fn repeated_requests_get_their_first_answer_though_the_names_are_gone() {
         let node = open(vec![disk]).await;
         let session = |sequence| Some(Session { client: 1, sequence, acked_below: 0 });
         put(&node, "/file", b"x").await;
-        let by_id = Target::Id(node.stat(&Target::Path(path("/file"))).unwrap().id);
+        let by_id = Target::Id(node.stat(Target::Path(path("/file"))).await.unwrap().id);
         for _ in 0..2 {
-            node.remove(&by_id, Removal::Single, session(1)).await.unwrap();
+            node.remove(by_id.clone(), Removal::Single, session(1)).await.unwrap();
         }
         put(&node, "/from/file", b"x").await;
         let (from, to) = (path("/from/file"), path("/to"));
-        let first = node.rename(&from, &to, false, session(2)).await.unwrap();
-        node.remove(&Target::Path(path("/from")), Removal::Single, None).await.unwrap();
-        assert_eq!(node.rename(&from, &to, false, session(2)).await.unwrap(), first);
-        assert!(node.rename(&from, &to, false, session(3)).await.is_err(), "a new request finds nothing to move");
-        node.make_directory(&path("/gone/sub"), Attributes::default(), session(4)).await.unwrap();
+        let first = node.rename(from.clone(), to.clone(), false, session(2)).await.unwrap();
+        node.remove(Target::Path(path("/from")), Removal::Single, None).await.unwrap();
+        assert_eq!(node.rename(from.clone(), to.clone(), false, session(2)).await.unwrap(), first);
+        assert!(
+            node.rename(from.clone(), to.clone(), false, session(3)).await.is_err(),
+            "a new request finds nothing to move"
+        );
+        node.make_directory(path("/gone/sub"), Attributes::default(), session(4)).await.unwrap();
         let gone = Target::Path(path("/gone"));
-        node.remove(&gone, Removal::Recursive, session(5)).await.unwrap();
+        node.remove(gone.clone(), Removal::Recursive, session(5)).await.unwrap();
         put(&node, "/gone/new", b"of somebody else").await;
-        node.remove(&gone, Removal::Recursive, session(5)).await.unwrap();
+        node.remove(gone.clone(), Removal::Recursive, session(5)).await.unwrap();
         assert_eq!(get(&node, "/gone/new", None).await.unwrap(), b"of somebody else");
     });
 }

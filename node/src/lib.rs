@@ -6,7 +6,10 @@
 //! * [`mod@write`]: stream → cut → id → lookup → compress → row → durable → manifest → commit → acknowledged.
 //! * [`manifest`]: the list of a file's chunks; long ones are trees of stored pages.
 //! * [`read`]: manifest → location → block → verified bytes.
-//! * [`namespace`]: stat, list, make, move, remove.
+//! * [`namespace`]: stat, list, make, move, remove, commit; `calls`: the same from any core.
+//!
+//! A node has one [`Node`] on each of its cores. Each cuts, stores and reads on its own queues; chunks are found through
+//! the cores that own them (see [`shard::store`]), and names on the one core that has the [`Namespace`].
 //!
 //! Invariants:
 //!
@@ -14,6 +17,7 @@
 //! * What is read back is verified or it is an error that names file and range, never wrong bytes.
 //! * One request holds at most [`proto::limits::REQUEST_BYTES_MAX`], whatever the size of the file.
 
+mod calls;
 pub mod error;
 pub mod info;
 pub mod manifest;
@@ -26,17 +30,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chunk::{Chunker, DomainKey};
-use meta::{Command, Response, Solo};
+use meta::{Command, Response};
+use net::mailbox::Cores;
 use proto::port::{Disk, runtime};
-use proto::{ClusterId, DomainId, VirtualShard};
+use proto::{ClusterId, CoreId, DomainId, VirtualShard};
 use shard::segment::{SegmentLog, SegmentOpened};
 use shard::{Store, StoreStats};
 
 pub use error::{ChangeError, FileReadError, OpenError, PutError};
 pub use info::FileInfo;
 pub use meta::{Attributes, Condition, ProposeError, Session, SnapshotError};
-pub use namespace::{ListPage, Removal, Target};
-pub use open::{NodeOptions, OpenReport};
+pub use namespace::{ListPage, Namespace, Removal, Target};
+pub use open::{CoreEnds, NodeOptions, OpenReport, StartPlan};
 pub use read::{ByteRange, FileReader};
 pub use write::{FileWriter, PutOptions};
 
@@ -45,11 +50,13 @@ pub const DEFAULT_DOMAIN: DomainId = DomainId(0);
 
 /// All metadata of a single node lives in one group.
 const GROUP: VirtualShard = VirtualShard(0);
+/// The core that was dealt this group.
+const NAMESPACE_CORE: CoreId = CoreId(0);
 
 struct Inner<D: Disk> {
     cluster: ClusterId,
     disks: Vec<D>,
-    meta: Solo<D>,
+    names: Cores<Namespace<D>>,
     store: Store<D, MetaLog<D>>,
     domain: Domain,
     manifest_page_entries: usize,
@@ -62,7 +69,7 @@ struct Domain {
     chunker: Box<dyn Chunker>,
 }
 
-/// One core's node. Handles are cheap to clone.
+/// One core of a node. Handles are cheap to clone.
 pub struct Node<D: Disk>(Rc<Inner<D>>);
 
 impl<D: Disk> Clone for Node<D> {
@@ -105,15 +112,16 @@ impl<D: Disk> Node<D> {
     ///
     /// Errors: a device that does not tell its free space.
     pub async fn stats(&self) -> std::io::Result<NodeStats> {
-        let counters = self.0.meta.view(|view| view.counters());
+        let ask = |names: &Namespace<D>| (names.meta.view(|view| view.counters()), names.meta.raw_bytes());
+        let (counters, metadata_bytes) = self.0.names.ask(NAMESPACE_CORE, ask).await;
         let mut stats = NodeStats {
             logical_bytes: counters.logical_bytes,
             inline_bytes: counters.inline_bytes,
             files: counters.files,
             directories: counters.directories,
             symlinks: counters.symlinks,
-            store: self.0.store.stats(),
-            metadata_bytes: self.0.meta.raw_bytes(),
+            store: self.0.store.stats().await,
+            metadata_bytes,
             ..NodeStats::default()
         };
         for disk in &self.0.disks {
@@ -124,32 +132,13 @@ impl<D: Disk> Node<D> {
         Ok(stats)
     }
 
-    /// Why no change is taken any more, if the metadata log has failed or the node was closed.
-    #[must_use]
-    pub fn stopped(&self) -> Option<ProposeError> {
-        self.0.meta.stopped()
-    }
-
-    /// A digest of all metadata: equal states have equal digests.
-    #[must_use]
-    pub fn metadata_digest(&self) -> u128 {
-        self.0.meta.state_digest()
-    }
-
-    /// Writes what is queued, seals the open segments and snapshots the metadata, so that the next start is quick.
+    /// Has all cores write what is queued and seal their open segments, then snapshots the metadata, so that the next
+    /// start is quick.
     ///
     /// Nothing acknowledged depends on it. Errors: the last snapshot was not taken, and the next start replays the log.
     pub async fn close(&self) -> Result<(), SnapshotError> {
         self.0.store.close().await;
-        self.0.meta.close().await
-    }
-
-    /// Proposes a change and returns what came of it once it is durable.
-    async fn propose(&self, command: Command) -> Result<Response, ChangeError> {
-        match self.0.meta.propose(GROUP, command).await? {
-            Response::Failed(refused) => Err(ChangeError::Refused(refused)),
-            done => Ok(done),
-        }
+        self.names(|names| async move { names.meta.close().await }).await
     }
 }
 
@@ -157,12 +146,14 @@ impl<D: Disk> Node<D> {
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// The metadata log as the segments see it.
-struct MetaLog<D: Disk>(Solo<D>);
+pub struct MetaLog<D: Disk>(Cores<Namespace<D>>);
 
 impl<D: Disk> MetaLog<D> {
     async fn record(&self, command: Command) -> Result<(), String> {
         let answer = loop {
-            match self.0.propose(GROUP, command.clone()).await {
+            let command = command.clone();
+            let propose = |names: Rc<Namespace<D>>| async move { names.meta.propose(GROUP, command).await };
+            match self.0.call(NAMESPACE_CORE, propose).await {
                 // A row and all who wait for it depend on this command: it is not one to be sent away.
                 Err(ProposeError::Busy) => runtime::sleep(BUSY_PAUSE).await,
                 answer => break answer,

@@ -5,17 +5,16 @@
 //! request's memory nor a metadata command grows with the size of the file.
 
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
 
-use futures_util::FutureExt;
 use meta::{Content, ManifestEntry, decode_page, encode_page};
 use proto::disk::{BlockEntry, ChunkEntry, Codec};
 use proto::limits::{MANIFEST_DEPTH_MAX, MANIFEST_PAGE_ENTRIES_MAX, UPLOAD_WINDOW_BYTES_MAX};
 use proto::port::Disk;
 use proto::{ChunkId, DomainId, Location};
 use shard::row::CompressedBlock;
-use shard::store::Stored;
-use shard::writer::Durable;
-use shard::{ReadError, StoreError};
+use shard::{ReadError, StoreError, Stored};
 
 use crate::Inner;
 
@@ -26,33 +25,38 @@ const WINDOW_CHUNKS_MAX: usize = 4096;
 pub(crate) struct StoredChunk {
     id: ChunkId,
     plain_bytes: u32,
-    /// Bytes that wait in memory on behalf of this upload.
-    waiting_bytes: usize,
-    place: Place,
+    stored: Stored,
 }
 
-enum Place {
-    Known(Location),
-    Underway(Durable),
+impl StoredChunk {
+    /// Bytes that wait in memory on behalf of this upload.
+    fn waiting_bytes(&self) -> usize {
+        match &self.stored {
+            Stored::Durable(_) => 0,
+            Stored::Underway(underway) => underway.waiting_bytes,
+        }
+    }
 }
 
 impl<D: Disk> Inner<D> {
-    /// Stores one chunk, unless it is there already.
+    /// Stores the chunks of `bytes` that are not there already, in order.
     ///
     /// Cost: a duplicate costs its id and a lookup; a new chunk is compressed as well.
-    pub(crate) async fn store_chunk(&self, plain: &[u8]) -> StoredChunk {
-        let id = self.domain.key.chunk_id(plain);
-        let plain_bytes = plain.len() as u32;
-        let (place, waiting_bytes) = match self.store.lookup(&id).await {
-            Stored::Durable(location) => (Place::Known(location), 0),
-            Stored::Underway(durable) => (Place::Underway(durable), 0),
-            Stored::Missing => {
-                let block = self.compress(id, plain);
-                let waiting_bytes = block.column_bytes();
-                (Place::Underway(self.store.write(block)), waiting_bytes)
-            }
-        };
-        StoredChunk { id, plain_bytes, waiting_bytes, place }
+    pub(crate) async fn store_chunks(
+        self: &Rc<Self>,
+        bytes: &Rc<Vec<u8>>,
+        cuts: Vec<Range<usize>>,
+    ) -> Vec<StoredChunk> {
+        let ids: Vec<ChunkId> = cuts.iter().map(|cut| self.domain.key.chunk_id(&bytes[cut.clone()])).collect();
+        let chunks: Vec<(ChunkId, u32)> = ids.iter().zip(&cuts).map(|(id, cut)| (*id, cut.len() as u32)).collect();
+        let (node, bytes, of) = (self.clone(), bytes.clone(), ids.clone());
+        let block = move |place: usize| node.compress(of[place], &bytes[cuts[place].clone()]);
+        let stored = self.store.put(ids, block).await;
+        chunks
+            .into_iter()
+            .zip(stored)
+            .map(|((id, plain_bytes), stored)| StoredChunk { id, plain_bytes, stored })
+            .collect()
     }
 
     fn compress(&self, id: ChunkId, plain: &[u8]) -> CompressedBlock {
@@ -97,9 +101,9 @@ impl ManifestBuilder {
     /// Adds the next chunk; waits for earlier ones when too much of this upload is in memory.
     ///
     /// Errors: an earlier chunk's.
-    pub(crate) async fn push<D: Disk>(&mut self, node: &Inner<D>, chunk: StoredChunk) -> Result<(), StoreError> {
+    pub(crate) async fn push<D: Disk>(&mut self, node: &Rc<Inner<D>>, chunk: StoredChunk) -> Result<(), StoreError> {
         self.size += u64::from(chunk.plain_bytes);
-        self.window_bytes += chunk.waiting_bytes;
+        self.window_bytes += chunk.waiting_bytes();
         self.window.push_back(chunk);
         while self.window_bytes > UPLOAD_WINDOW_BYTES_MAX || self.window.len() > WINDOW_CHUNKS_MAX {
             self.settle_first(node).await?;
@@ -110,7 +114,11 @@ impl ManifestBuilder {
     /// Waits until everything is durable and returns the content to commit.
     ///
     /// Errors: a chunk's or page's.
-    pub(crate) async fn finish<D: Disk>(mut self, node: &Inner<D>, domain: DomainId) -> Result<Content, StoreError> {
+    pub(crate) async fn finish<D: Disk>(
+        mut self,
+        node: &Rc<Inner<D>>,
+        domain: DomainId,
+    ) -> Result<Content, StoreError> {
         while !self.window.is_empty() {
             self.settle_first(node).await?;
         }
@@ -128,9 +136,9 @@ impl ManifestBuilder {
         Ok(Content::Chunks { size: self.size, domain, depth: depth as u8, entries })
     }
 
-    async fn settle_first<D: Disk>(&mut self, node: &Inner<D>) -> Result<(), StoreError> {
+    async fn settle_first<D: Disk>(&mut self, node: &Rc<Inner<D>>) -> Result<(), StoreError> {
         let Some(chunk) = self.window.pop_front() else { return Ok(()) };
-        self.window_bytes -= chunk.waiting_bytes;
+        self.window_bytes -= chunk.waiting_bytes();
         let entry = settle(node, chunk).await?;
         self.add(node, 0, entry).await
     }
@@ -138,7 +146,7 @@ impl ManifestBuilder {
     /// Adds an entry to `level`. Full pages that stand in its way are stored first, from the bottom up.
     async fn add<D: Disk>(
         &mut self,
-        node: &Inner<D>,
+        node: &Rc<Inner<D>>,
         mut level: usize,
         mut entry: ManifestEntry,
     ) -> Result<(), StoreError> {
@@ -160,24 +168,20 @@ impl ManifestBuilder {
 }
 
 /// Stores a page and returns the entry for it.
-async fn store_page<D: Disk>(node: &Inner<D>, page: &[ManifestEntry]) -> Result<ManifestEntry, StoreError> {
-    let chunk = node.store_chunk(&encode_page(page)).await;
-    let stored = settle(node, chunk).await?;
+async fn store_page<D: Disk>(node: &Rc<Inner<D>>, page: &[ManifestEntry]) -> Result<ManifestEntry, StoreError> {
+    let encoded = encode_page(page);
+    let whole = 0..encoded.len();
+    let chunk = node.store_chunks(&Rc::new(encoded), vec![whole]).await.pop();
+    let stored = settle(node, chunk.expect("invariant: an answer for each chunk")).await?;
     let bytes = page.iter().map(|entry| entry.bytes).sum();
     Ok(ManifestEntry { bytes, ..stored })
 }
 
 /// Waits until a chunk is durable.
 async fn settle<D: Disk>(node: &Inner<D>, chunk: StoredChunk) -> Result<ManifestEntry, StoreError> {
-    let location = match chunk.place {
-        Place::Known(location) => location,
-        Place::Underway(durable) => match durable.clone().now_or_never() {
-            Some(written) => written?,
-            None => {
-                node.store.hurry();
-                durable.await?
-            }
-        },
+    let location = match chunk.stored {
+        Stored::Durable(location) => location,
+        Stored::Underway(underway) => node.store.settle(underway).await?,
     };
     Ok(ManifestEntry { id: chunk.id.0, bytes: u64::from(chunk.plain_bytes), location: location.pack() })
 }
@@ -214,7 +218,7 @@ impl ManifestCursor {
         &mut self,
         node: &Inner<D>,
         from: u64,
-    ) -> Result<Option<ChunkAt>, (std::ops::Range<u64>, ReadError)> {
+    ) -> Result<Option<ChunkAt>, (Range<u64>, ReadError)> {
         loop {
             let Some(level) = self.stack.last_mut() else { return Ok(None) };
             let depth = level.depth;

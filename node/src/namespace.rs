@@ -1,16 +1,18 @@
 //! Names: stat, list, make, move, remove. Each change is one metadata command, durable before it is answered.
+//!
+//! One core of a node has the [`Namespace`]; the others reach it through [`Node`](crate::Node)'s calls.
 
-use meta::{Attributes, Command, Inode, MetaError, Response, Session};
+use meta::{Attributes, Command, Content, Inode, MetaError, Place, ProposeError, Response, Session, Solo};
 use proto::api::Kind;
 use proto::limits::LIST_PAGE_ENTRIES_MAX;
 use proto::path::FsPath;
 use proto::port::{Disk, runtime};
-use proto::{FileId, InodeId, VersionNumber};
+use proto::{ClusterId, FileId, InodeId, VersionNumber};
 
-use crate::Node;
+use crate::GROUP;
 use crate::error::ChangeError;
 use crate::info::FileInfo;
-use crate::write::place;
+use crate::write::{Committed, PutOptions};
 
 /// Entries that one step of a recursive removal takes.
 const REMOVE_PAGE_ENTRIES: usize = 256;
@@ -62,6 +64,12 @@ pub struct AttributeChange {
     pub user_metadata: Option<Vec<(String, String)>>,
 }
 
+/// The names of a node, on the core that has its metadata.
+pub struct Namespace<D: Disk> {
+    pub(crate) meta: Solo<D>,
+    pub(crate) cluster: ClusterId,
+}
+
 /// One object on the way down of a recursive removal, and the name that led to it.
 struct Step {
     parent: InodeId,
@@ -69,13 +77,13 @@ struct Step {
     inode: InodeId,
 }
 
-impl<D: Disk> Node<D> {
+impl<D: Disk> Namespace<D> {
     /// Describes an object.
     ///
     /// Errors: `NotFound`, `NotADirectory`.
     pub fn stat(&self, target: &Target) -> Result<FileInfo, MetaError> {
-        let cluster = self.0.cluster;
-        self.0.meta.view(|view| {
+        let cluster = self.cluster;
+        self.meta.view(|view| {
             let inode = match target {
                 Target::Path(path) => view.resolve(path.names())?.inode,
                 Target::Id(id) => id.inode(cluster).ok_or(MetaError::NotFound)?,
@@ -94,7 +102,7 @@ impl<D: Disk> Node<D> {
             return Err(MetaError::NotADirectory);
         }
         let limit = limit.clamp(1, LIST_PAGE_ENTRIES_MAX);
-        self.0.meta.view(|view| {
+        self.meta.view(|view| {
             // One more than asked for tells whether a next page exists.
             let mut names = view.list(directory.inode.inode, after, limit + 1);
             let more = names.len() > limit;
@@ -102,11 +110,50 @@ impl<D: Disk> Node<D> {
             let next_after = names.last().filter(|_| more).map(|(name, _)| name.clone());
             let info = |(_, inode): (String, InodeId)| {
                 let inode = view.inode(inode).expect("invariant: a name leads to an inode");
-                FileInfo::new(self.0.cluster, view, inode).expect("invariant: a listed inode has a path")
+                FileInfo::new(self.cluster, view, inode).expect("invariant: a listed inode has a path")
             };
             let entries = names.into_iter().map(info).collect();
             Ok(ListPage { path: directory.path, entries, next_after })
         })
+    }
+
+    /// Describes a file and returns its content.
+    ///
+    /// Errors: `NotFound`, `NotADirectory`, `IsADirectory`; a symlink is `NotFound`.
+    pub fn open(&self, target: &Target) -> Result<(FileInfo, Content), MetaError> {
+        let info = self.stat(target)?;
+        match info.kind() {
+            Kind::File => {}
+            Kind::Directory => return Err(MetaError::IsADirectory),
+            Kind::Symlink => return Err(MetaError::NotFound),
+        }
+        let content = self.meta.view(|view| view.content(info.inode.inode, info.inode.version));
+        Ok((info, content.ok_or(MetaError::NotFound)?))
+    }
+
+    /// Commits a version whose bytes are durable, making missing parents.
+    ///
+    /// Errors: what the condition says, `IsADirectory`, or the log's.
+    pub async fn commit(&self, path: &FsPath, content: Content, options: PutOptions) -> Result<Committed, ChangeError> {
+        let size = content.size();
+        let command = |at: Place| Command::CommitFile {
+            at,
+            content,
+            attributes: options.attributes,
+            condition: options.condition,
+            session: options.session,
+            now_ns: runtime::unix_ns(),
+            pin_epoch: 0,
+        };
+        let response = self.propose_at(path, command).await?;
+        let Response::Committed { inode, version, created } = response else {
+            unreachable!("invariant: a commit answers Committed");
+        };
+        // Others may have overwritten the file already; the answer describes what was committed.
+        let mut info = self.info_after(path, Kind::File, inode);
+        info.inode.version = version;
+        info.inode.size = size;
+        Ok(Committed { info, created })
     }
 
     /// Makes a directory and its missing parents.
@@ -206,7 +253,7 @@ impl<D: Disk> Node<D> {
     async fn remove_below(&self, directory: &Inode) -> Result<(), ChangeError> {
         let mut stack = vec![Step { parent: directory.parent, name: directory.name.clone(), inode: directory.inode }];
         while let Some(top) = stack.last() {
-            let names = self.0.meta.view(|view| {
+            let names = self.meta.view(|view| {
                 let in_place = |step: &Step| view.child(step.parent, &step.name).map(|found| found.inode);
                 let in_place = stack.iter().all(|step| in_place(step) == Some(step.inode));
                 in_place.then(|| view.list(top.inode, None, REMOVE_PAGE_ENTRIES))
@@ -226,7 +273,7 @@ impl<D: Disk> Node<D> {
             let parent = top.inode;
             let steps = names.into_iter().map(|(name, inode)| Step { parent, name, inode });
             let is_directory = |step: &Step| {
-                let inode = self.0.meta.view(|view| view.inode(step.inode));
+                let inode = self.meta.view(|view| view.inode(step.inode));
                 inode.is_some_and(|inode| inode.kind == Kind::Directory)
             };
             let (mut directories, leaves): (Vec<Step>, Vec<Step>) = steps.partition(is_directory);
@@ -278,8 +325,8 @@ impl<D: Disk> Node<D> {
     ///
     /// The change is durable, so this cannot fail: if somebody else has removed the object since, what is left to tell
     /// is what was asked for.
-    pub(crate) fn info_after(&self, path: &FsPath, kind: Kind, inode: InodeId) -> FileInfo {
-        let target = Target::Id(FileId::new(self.0.cluster, inode));
+    fn info_after(&self, path: &FsPath, kind: Kind, inode: InodeId) -> FileInfo {
+        let target = Target::Id(FileId::new(self.cluster, inode));
         self.stat(&target).unwrap_or_else(|_| self.unlinked_info(&Target::Path(path.clone()), kind, inode))
     }
 
@@ -289,7 +336,7 @@ impl<D: Disk> Node<D> {
             Target::Id(_) => FsPath::root(),
         };
         let now_ns = runtime::unix_ns();
-        let id = FileId::new(self.0.cluster, inode);
+        let id = FileId::new(self.cluster, inode);
         let inode = Inode {
             inode,
             kind,
@@ -315,6 +362,36 @@ impl<D: Disk> Node<D> {
             other => unreachable!("invariant: making answers Made, not {other:?}"),
         }
     }
+}
+
+impl<D: Disk> Namespace<D> {
+    /// Why no change is taken any more, if the metadata log has failed or was closed.
+    #[must_use]
+    pub fn stopped(&self) -> Option<ProposeError> {
+        self.meta.stopped()
+    }
+
+    /// Proposes a change and returns what came of it once it is durable.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Response, ChangeError> {
+        match self.meta.propose(GROUP, command).await? {
+            Response::Failed(refused) => Err(ChangeError::Refused(refused)),
+            done => Ok(done),
+        }
+    }
+
+    /// Proposes a command for a path whose parents may have to be made.
+    ///
+    /// The path is walked from the root when the command is applied, not here: a directory that is moved or removed
+    /// while the command waits for the log can neither take the name with it nor make the command fail.
+    async fn propose_at(&self, path: &FsPath, command: impl FnOnce(Place) -> Command) -> Result<Response, ChangeError> {
+        self.propose(command(place(path).ok_or(ChangeError::Root)?)).await
+    }
+}
+
+/// The place of a path, walked from the root; `None` for the root itself.
+fn place(path: &FsPath) -> Option<Place> {
+    let (directory, name) = path.split()?;
+    Some(Place { parent: InodeId::ROOT, make_dirs: directory.names().to_vec(), name: name.to_owned() })
 }
 
 /// What a caller is told when its object changed faster than it could be resolved: it is not there.

@@ -1,29 +1,32 @@
 //! Formatting and recovery: from data directories to a node that serves.
 //!
 //! Order, so that a crash anywhere is harmless: superblocks → incarnation raised on every device → metadata recovered →
-//! segments recovered and those left open listed as sealed → files that no log lists removed → serve.
+//! files that no log lists removed → on every core: its segments recovered and those left open listed as sealed → serve.
+//!
+//! The first core does what is to be done once and hands a [`StartPlan`] to all.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use chunk::{ChunkerId, DomainKey, chunker};
-use futures_util::{StreamExt, TryStreamExt, stream};
-use meta::{Command, SegmentState, Solo, SoloOptions};
+use futures_util::future::try_join_all;
+use meta::{Command, SegmentRecord, SegmentState, Solo, SoloOptions};
+use net::mailbox::{MailboxEnd, mailboxes};
 use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, SUPERBLOCK_HAS_METADATA, Superblock};
-use proto::limits::{MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES};
+use proto::limits::{CORES_MAX, MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES};
 use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, Geometry};
-use shard::recovery::{ListedSegment, ListedState, RecoveredSegment, recover_segment};
+use shard::recovery::{ListedSegment, ListedState};
 use shard::segment::{Member, SEGMENT_DIR, piece_name};
-use shard::{Store, StoreOptions, superblock};
+use shard::{Recovered, Store, StoreOptions, superblock};
 
 use crate::error::{ChangeError, OpenError};
-use crate::{DEFAULT_DOMAIN, Domain, GROUP, Inner, MetaLog, Node};
+use crate::{DEFAULT_DOMAIN, Domain, GROUP, Inner, MetaLog, NAMESPACE_CORE, Namespace, Node};
 
 /// The chunker of new dedup domains.
 const DEFAULT_CHUNKER: ChunkerId = ChunkerId(1);
-/// Segments that are recovered at the same time.
-const RECOVERIES_INFLIGHT_MAX: usize = 8;
 /// Directory of the metadata log and its snapshots.
 const META_DIR: &str = "meta";
 
@@ -70,67 +73,172 @@ pub struct OpenReport {
     pub warnings: Vec<String>,
 }
 
+/// One core's ends of the mailboxes between the cores of a node; send it to the core's thread.
+pub struct CoreEnds<D: Disk> {
+    names: MailboxEnd<Namespace<D>>,
+    stores: MailboxEnd<shard::store::Inner<D, MetaLog<D>>>,
+}
+
+impl<D: Disk> CoreEnds<D> {
+    /// Returns the ends for each of `cores` cores.
+    ///
+    /// # Panics
+    /// If `cores` is 0 or above [`CORES_MAX`].
+    #[must_use]
+    pub fn new(cores: usize) -> Vec<CoreEnds<D>> {
+        assert!((1..=CORES_MAX).contains(&cores), "invariant: each core is dealt a virtual shard");
+        let ends = mailboxes(cores).into_iter().zip(mailboxes(cores));
+        ends.map(|(names, stores)| CoreEnds { names, stores }).collect()
+    }
+}
+
+/// What the first core has found out, and every core needs to start.
+#[derive(Clone)]
+pub struct StartPlan {
+    cluster: ClusterId,
+    geometry: Geometry,
+    /// The devices, and where each is among those given.
+    devices: Vec<(DeviceId, usize)>,
+    incarnation: u64,
+    domain_key: [u8; 32],
+    chunker: ChunkerId,
+    segments: Arc<[ListedSegment]>,
+    reserving_bytes: Arc<AtomicU64>,
+}
+
 impl<D: Disk> Node<D> {
-    /// Formats blank devices or recovers formatted ones.
+    /// Formats blank devices or recovers formatted ones, and starts a node of one core.
     ///
     /// Errors: [`OpenError`].
     pub async fn open(options: NodeOptions<D>) -> Result<(Node<D>, OpenReport), OpenError> {
-        let mut report = OpenReport::default();
-        let (members, superblock) = claim_devices(&options.disks, options.piece_bytes, &mut report).await?;
-        let cluster = superblock.cluster;
-        let geometry = superblock.geometry().expect("invariant: a parsed superblock has a geometry");
-        if geometry != Geometry::SINGLE {
-            let what = format!("they were formatted as {geometry}, which needs a cluster; a single node is 1+0");
-            return Err(OpenError::Mismatch { what });
-        }
-        let solo = SoloOptions {
-            disk: members[0].disk.clone(),
-            cluster,
-            device: members[0].device,
-            stream: 0,
-            keys: options.keys.clone(),
-            snapshot_after_wal_bytes: options.snapshot_after_wal_bytes,
-            must_exist: superblock.flags.get() & SUPERBLOCK_HAS_METADATA != 0,
-        };
-        let meta = Solo::open(solo).await?;
-        mark_metadata(&members[0].disk, superblock).await?;
-        let domain = open_domain(&meta, &*options.keys, cluster).await?;
-        let recovered = recover_segments(&meta, &members, cluster, &*options.keys, &mut report).await?;
-        remove_unlisted(&members, &recovered, &mut report).await?;
-        let store_options = StoreOptions {
-            members,
-            cluster,
-            geometry,
-            keys: options.keys,
-            log: MetaLog(meta.clone()),
-            incarnation: report.incarnation,
-            piece_bytes: options.piece_bytes,
-        };
-        report.segments = recovered.len();
-        let store = Store::open(store_options, recovered);
-        report.chunks = store.stats().chunks;
-        Ok((
-            Node(Rc::new(Inner {
-                cluster,
-                disks: options.disks,
-                meta,
-                store,
-                domain,
-                manifest_page_entries: options.manifest_page_entries,
-            })),
-            report,
-        ))
+        let (namespace, plan, mut report) = prepare(&options).await?;
+        let ends = CoreEnds::new(1).pop().expect("invariant: one core has one end");
+        let (node, recovered) = Node::start(options, plan, Some(namespace), ends).await?;
+        report.add(recovered);
+        report.chunks = node.0.store.stats().await.chunks;
+        Ok((node, report))
     }
+
+    /// Starts one core of a node and waits for the others.
+    ///
+    /// The first core brings the `namespace`. All cores are given the same devices in the same order.
+    /// Errors: [`OpenError`]; the others then wait for ever, and the caller must end them.
+    pub async fn start(
+        options: NodeOptions<D>,
+        plan: StartPlan,
+        namespace: Option<Namespace<D>>,
+        ends: CoreEnds<D>,
+    ) -> Result<(Node<D>, Recovered), OpenError> {
+        let names = ends.names.open();
+        assert_eq!(namespace.is_some(), names.me() == NAMESPACE_CORE, "invariant: one core has the namespace");
+        if let Some(namespace) = namespace {
+            names.start(Rc::new(namespace));
+        }
+        let member =
+            |(device, place): &(DeviceId, usize)| Member { device: *device, disk: options.disks[*place].clone() };
+        let store_options = StoreOptions {
+            members: plan.devices.iter().map(member).collect(),
+            cluster: plan.cluster,
+            geometry: plan.geometry,
+            keys: options.keys,
+            log: MetaLog(names.clone()),
+            incarnation: plan.incarnation,
+            piece_bytes: options.piece_bytes,
+            reserving_bytes: plan.reserving_bytes,
+        };
+        let store = Store::open(store_options, ends.stores);
+        let recovered = store.recover(&plan.segments).await?;
+        let chunker = chunker(plan.chunker).ok_or(OpenError::UnknownChunker(plan.chunker.0))?;
+        let inner = Inner {
+            cluster: plan.cluster,
+            disks: options.disks,
+            names,
+            store,
+            domain: Domain { id: DEFAULT_DOMAIN, key: DomainKey::new(plan.domain_key), chunker },
+            manifest_page_entries: options.manifest_page_entries,
+        };
+        Ok((Node(Rc::new(inner)), recovered))
+    }
+
+    /// Starts a node whose `cores` cores share this thread, as the simulator has it. `options` is asked once for each.
+    ///
+    /// Errors: [`OpenError`].
+    pub async fn open_cores(
+        options: impl Fn() -> NodeOptions<D>,
+        cores: usize,
+    ) -> Result<(Vec<Node<D>>, OpenReport), OpenError> {
+        let (namespace, plan, mut report) = prepare(&options()).await?;
+        let mut namespace = Some(namespace);
+        let start = |ends| Node::start(options(), plan.clone(), namespace.take(), ends);
+        let started = try_join_all(CoreEnds::new(cores).into_iter().map(start)).await?;
+        let mut nodes = Vec::with_capacity(cores);
+        for (node, recovered) in started {
+            report.add(recovered);
+            nodes.push(node);
+        }
+        report.chunks = nodes[0].0.store.stats().await.chunks;
+        Ok((nodes, report))
+    }
+}
+
+impl OpenReport {
+    /// Adds what one core recovered.
+    pub fn add(&mut self, recovered: Recovered) {
+        self.segments += recovered.segments;
+        self.warnings.extend(recovered.warnings);
+    }
+}
+
+/// Does what is to be done once at a start: formats or claims the devices, and recovers the metadata.
+///
+/// Errors: [`OpenError`].
+pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>, StartPlan, OpenReport), OpenError> {
+    let mut report = OpenReport::default();
+    let (devices, superblock) = claim_devices(&options.disks, options.piece_bytes, &mut report).await?;
+    let cluster = superblock.cluster;
+    let geometry = superblock.geometry().expect("invariant: a parsed superblock has a geometry");
+    if geometry != Geometry::SINGLE {
+        let what = format!("they were formatted as {geometry}, which needs a cluster; a single node is 1+0");
+        return Err(OpenError::Mismatch { what });
+    }
+    let (device, place) = devices[0];
+    let disk = &options.disks[place];
+    let solo = SoloOptions {
+        disk: disk.clone(),
+        cluster,
+        device,
+        stream: 0,
+        keys: options.keys.clone(),
+        snapshot_after_wal_bytes: options.snapshot_after_wal_bytes,
+        must_exist: superblock.flags.get() & SUPERBLOCK_HAS_METADATA != 0,
+    };
+    let meta = Solo::open(solo).await?;
+    mark_metadata(disk, superblock).await?;
+    let (domain_key, chunker) = open_domain(&meta, &*options.keys, cluster).await?;
+    let segments = listed_segments(&meta);
+    remove_unlisted(&options.disks, &devices, &segments, &mut report).await?;
+    let plan = StartPlan {
+        cluster,
+        geometry,
+        devices,
+        incarnation: report.incarnation,
+        domain_key,
+        chunker,
+        segments: segments.into(),
+        reserving_bytes: Arc::default(),
+    };
+    Ok((Namespace { meta, cluster }, plan, report))
 }
 
 /// Reads all superblocks, formats blank devices, and raises the incarnation on every device.
 ///
-/// Returns the members in the order they were formatted in, and the first one's superblock.
+/// Returns the devices in the order they were formatted in, each with its place in `disks`, and the first one's
+/// superblock.
 async fn claim_devices<D: Disk>(
     disks: &[D],
     piece_bytes: u64,
     report: &mut OpenReport,
-) -> Result<(Vec<Member<D>>, Superblock), OpenError> {
+) -> Result<(Vec<(DeviceId, usize)>, Superblock), OpenError> {
     if disks.is_empty() {
         return Err(OpenError::Mismatch { what: "none was given".to_owned() });
     }
@@ -149,7 +257,7 @@ async fn claim_devices<D: Disk>(
         let what = format!("directory {} is blank, the others hold a node that has run without it", blank + 1);
         return Err(OpenError::Mismatch { what });
     }
-    let mut devices: Vec<(Superblock, D)> = found.into_iter().flatten().zip(disks.iter().cloned()).collect();
+    let mut devices: Vec<(Superblock, usize)> = found.into_iter().flatten().zip(0..).collect();
     devices.sort_by_key(|(superblock, _)| superblock.device_ordinal.get());
     let first = devices[0].0.clone();
     for (ordinal, (superblock, _)) in devices.iter().enumerate() {
@@ -165,16 +273,15 @@ async fn claim_devices<D: Disk>(
     }
     let newest = devices.iter().map(|(superblock, _)| superblock.incarnation.get()).max().unwrap_or(0);
     report.incarnation = newest + 1;
-    for (superblock, disk) in &mut devices {
+    for (superblock, place) in &mut devices {
         superblock.incarnation = report.incarnation.into();
         superblock.sequence += 1;
-        let stored = superblock::store(disk, superblock).await;
+        let stored = superblock::store(&disks[*place], superblock).await;
         let directory = usize::from(superblock.device_ordinal.get()) + 1;
         stored.map_err(|source| OpenError::Device { directory, source })?;
     }
     let first = devices[0].0.clone();
-    let members = devices.into_iter().map(|(superblock, disk)| Member { device: superblock.device, disk }).collect();
-    Ok((members, first))
+    Ok((devices.into_iter().map(|(superblock, place)| (superblock.device, place)).collect(), first))
 }
 
 /// Notes on the first device that the node's metadata was made, so that its loss is never taken for a new node.
@@ -222,8 +329,13 @@ async fn format_devices<D: Disk>(disks: &[D], piece_bytes: u64) -> Result<Vec<Su
     Ok(superblocks)
 }
 
-/// Opens the default dedup domain, creating it on a fresh store. Its key never leaves the metadata unwrapped.
-async fn open_domain<D: Disk>(meta: &Solo<D>, keys: &dyn KeyProvider, cluster: ClusterId) -> Result<Domain, OpenError> {
+/// Returns the key and the chunker of the default dedup domain, which a fresh store has not yet. The key never leaves the
+/// metadata unwrapped.
+async fn open_domain<D: Disk>(
+    meta: &Solo<D>,
+    keys: &dyn KeyProvider,
+    cluster: ClusterId,
+) -> Result<([u8; 32], ChunkerId), OpenError> {
     let id = DEFAULT_DOMAIN;
     let context = [&b"dedup domain"[..], &id.0.to_le_bytes(), &cluster.0].concat();
     if meta.view(|view| view.domain(id)).is_none() {
@@ -239,64 +351,47 @@ async fn open_domain<D: Disk>(meta: &Solo<D>, keys: &dyn KeyProvider, cluster: C
         meta.propose(GROUP, command).await.map_err(ChangeError::from)?;
     }
     let record = meta.view(|view| view.domain(id)).expect("invariant: the domain was just created");
-    let key = keys.unwrap(&record.key(), &context)?;
-    let chunker = chunker(ChunkerId(record.chunker)).ok_or(OpenError::UnknownChunker(record.chunker))?;
-    Ok(Domain { id, key: DomainKey::new(key), chunker })
+    Ok((keys.unwrap(&record.key(), &context)?, ChunkerId(record.chunker)))
 }
 
-/// Recovers every listed segment and lists those that were open as sealed.
-async fn recover_segments<D: Disk>(
-    meta: &Solo<D>,
-    members: &[Member<D>],
-    cluster: ClusterId,
-    keys: &dyn KeyProvider,
-    report: &mut OpenReport,
-) -> Result<Vec<RecoveredSegment>, OpenError> {
-    let mut listed = Vec::new();
-    for record in meta.view(|view| view.segments()) {
+/// The segments that the metadata lists and that were not freed.
+fn listed_segments<D: Disk>(meta: &Solo<D>) -> Vec<ListedSegment> {
+    let listed = |record: SegmentRecord| {
         let state = match record.state {
             SegmentState::Open => ListedState::Open,
             SegmentState::Sealed { footer_offsets } => ListedState::Sealed(footer_offsets),
-            SegmentState::Freed => continue,
+            SegmentState::Freed => return None,
         };
         let geometry = Geometry::new(record.k, record.m).expect("invariant: the log lists possible geometries");
-        listed.push(ListedSegment { id: record.segment, members: record.members, geometry, state });
-    }
-    let recoveries = listed.iter().map(|listed| recover_segment(listed, members, cluster, keys));
-    let mut recovered: Vec<RecoveredSegment> =
-        stream::iter(recoveries).buffered(RECOVERIES_INFLIGHT_MAX).try_collect().await?;
-    for segment in &mut recovered {
-        if segment.newly_sealed {
-            let command = Command::SealSegment { segment: segment.segment.id, footer_offsets: Vec::new() };
-            meta.propose(GROUP, command).await.map_err(ChangeError::from)?;
-        }
-        report.warnings.append(&mut segment.warnings);
-    }
-    Ok(recovered)
+        Some(ListedSegment { id: record.segment, members: record.members, geometry, state })
+    };
+    meta.view(|view| view.segments()).into_iter().filter_map(listed).collect()
 }
 
 /// Removes segment files that no log lists: left by a crash between their creation and their listing.
 ///
 /// A file with a row in it is kept and reported, for such a file is never made by a crash.
 async fn remove_unlisted<D: Disk>(
-    members: &[Member<D>],
-    recovered: &[RecoveredSegment],
+    disks: &[D],
+    devices: &[(DeviceId, usize)],
+    segments: &[ListedSegment],
     report: &mut OpenReport,
 ) -> Result<(), OpenError> {
-    for (place, member) in members.iter().enumerate() {
-        let failed = |source| OpenError::Device { directory: place + 1, source };
-        let listed = |segment: &RecoveredSegment| {
-            let columns = segment.segment.members.iter().enumerate();
-            let here = columns.filter(|(_, device)| **device == member.device);
-            here.map(|(column, _)| piece_name(segment.segment.id, column)).collect::<Vec<_>>()
+    for (number, (device, place)) in devices.iter().enumerate() {
+        let disk = &disks[*place];
+        let failed = |source| OpenError::Device { directory: number + 1, source };
+        let listed = |segment: &ListedSegment| {
+            let columns = segment.members.iter().enumerate();
+            let here = columns.filter(|(_, member)| *member == device);
+            here.map(|(column, _)| piece_name(segment.id, column)).collect::<Vec<_>>()
         };
-        let listed: std::collections::BTreeSet<String> = recovered.iter().flat_map(listed).collect();
-        for name in member.disk.list(SEGMENT_DIR).await.map_err(failed)? {
+        let listed: BTreeSet<String> = segments.iter().flat_map(listed).collect();
+        for name in disk.list(SEGMENT_DIR).await.map_err(failed)? {
             let name = format!("{SEGMENT_DIR}/{name}");
             if listed.contains(&name) {
                 continue;
             }
-            let file = member.disk.open(&name).await.map_err(failed)?;
+            let file = disk.open(&name).await.map_err(failed)?;
             let (read, first_row) = file.read_at(AlignedBuf::zeroed(SECTOR_BYTES), SECTOR_BYTES as u64).await;
             if read.map_err(failed)? == SECTOR_BYTES && PieceHeader::parse(&first_row).is_ok() {
                 let warning = format!("{name} holds rows but is not listed in the metadata; it was left alone");
@@ -304,7 +399,7 @@ async fn remove_unlisted<D: Disk>(
                 continue;
             }
             drop(file);
-            member.disk.remove(&name).await.map_err(failed)?;
+            disk.remove(&name).await.map_err(failed)?;
         }
     }
     Ok(())

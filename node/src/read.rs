@@ -6,8 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesOrdered;
-use meta::{Content, MetaError};
-use proto::api::Kind;
+use meta::Content;
 use proto::limits::READ_AHEAD_CHUNKS;
 use proto::port::Disk;
 use shard::ReadError;
@@ -44,15 +43,9 @@ impl<D: Disk> Node<D> {
     /// Opens the current version of a file.
     ///
     /// Errors: [`FileReadError::Refused`]: not found, or not a file.
-    pub fn open_file(&self, target: &Target) -> Result<FileReader<D>, FileReadError> {
-        let info = self.stat(target)?;
-        match info.kind() {
-            Kind::File => {}
-            Kind::Directory => return Err(MetaError::IsADirectory.into()),
-            Kind::Symlink => return Err(MetaError::NotFound.into()),
-        }
-        let content = self.0.meta.view(|view| view.content(info.inode.inode, info.inode.version));
-        let source = match content.ok_or(MetaError::NotFound)? {
+    pub async fn open_file(&self, target: Target) -> Result<FileReader<D>, FileReadError> {
+        let (info, content) = self.open_content(target).await?;
+        let source = match content {
             Content::Inline(bytes) => Source::Inline(bytes),
             Content::Chunks { depth, entries, .. } => Source::Chunks(ManifestCursor::new(entries, depth)),
         };

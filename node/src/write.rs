@@ -1,19 +1,19 @@
 //! The path of a write.
 //!
 //! ```text
-//!   FileWriter::write   bytes ─▶ cut ─▶ Inner::store_chunk (id, lookup, compress, row) ─▶ ManifestBuilder
+//!   FileWriter::write   bytes ─▶ cut ─▶ Inner::store_chunks (id, claim, compress, row) ─▶ ManifestBuilder
 //!   FileWriter::finish  last chunk ─▶ rows durable ─▶ commit in the metadata log ─▶ acknowledged
 //! ```
 //!
 //! Until `finish` returns, nothing of the file is visible; a dropped writer leaves only unreferenced chunks.
 
+use std::rc::Rc;
+
 use chunk::InputEnd;
-use meta::{Attributes, Command, Condition, Content, Place, Response, Session};
-use proto::InodeId;
-use proto::api::Kind;
+use meta::{Attributes, Condition, Content, Session};
 use proto::limits::INLINE_BYTES_MAX;
 use proto::path::FsPath;
-use proto::port::{Disk, runtime};
+use proto::port::Disk;
 
 use crate::Node;
 use crate::error::{ChangeError, PutError};
@@ -106,7 +106,7 @@ impl<D: Disk> FileWriter<D> {
             self.cut(InputEnd::Last).await?;
             self.manifest.finish(&self.node.0, self.node.0.domain.id).await?
         };
-        Ok(self.node.commit(&self.path, content, self.options).await?)
+        Ok(self.node.commit(self.path, content, self.options).await?)
     }
 
     /// Cuts and stores what is certain of the buffer.
@@ -114,58 +114,20 @@ impl<D: Disk> FileWriter<D> {
         assert!(!self.torn, "invariant: a writer that failed is dropped");
         self.torn = true;
         let node = self.node.0.clone();
-        let mut start = 0;
+        let (mut cuts, mut start) = (Vec::new(), 0);
         while start < self.buffer.len()
             && let Some(bytes) = node.domain.chunker.cut(&self.buffer[start..], end)
         {
-            let chunk = node.store_chunk(&self.buffer[start..start + bytes]).await;
+            cuts.push(start..start + bytes);
             start += bytes;
+        }
+        let buffer = Rc::new(std::mem::take(&mut self.buffer));
+        for chunk in node.store_chunks(&buffer, cuts).await {
             self.manifest.push(&node, chunk).await?;
         }
+        self.buffer = Rc::into_inner(buffer).expect("invariant: nobody keeps the bytes of chunks that were put");
         self.buffer.drain(..start);
         self.torn = false;
         Ok(())
     }
-}
-
-impl<D: Disk> Node<D> {
-    async fn commit(&self, path: &FsPath, content: Content, options: PutOptions) -> Result<Committed, ChangeError> {
-        let size = content.size();
-        let command = |at: Place| Command::CommitFile {
-            at,
-            content,
-            attributes: options.attributes,
-            condition: options.condition,
-            session: options.session,
-            now_ns: runtime::unix_ns(),
-            pin_epoch: 0,
-        };
-        let response = self.propose_at(path, command).await?;
-        let Response::Committed { inode, version, created } = response else {
-            unreachable!("invariant: a commit answers Committed");
-        };
-        // Others may have overwritten the file already; the answer describes what was committed.
-        let mut info = self.info_after(path, Kind::File, inode);
-        info.inode.version = version;
-        info.inode.size = size;
-        Ok(Committed { info, created })
-    }
-
-    /// Proposes a command for a path whose parents may have to be made.
-    ///
-    /// The path is walked from the root when the command is applied, not here: a directory that is moved or removed
-    /// while the command waits for the log can neither take the name with it nor make the command fail.
-    pub(crate) async fn propose_at(
-        &self,
-        path: &FsPath,
-        command: impl FnOnce(Place) -> Command,
-    ) -> Result<Response, ChangeError> {
-        self.propose(command(place(path).ok_or(ChangeError::Root)?)).await
-    }
-}
-
-/// The place of a path, walked from the root; `None` for the root itself.
-pub(crate) fn place(path: &FsPath) -> Option<Place> {
-    let (directory, name) = path.split()?;
-    Some(Place { parent: InodeId::ROOT, make_dirs: directory.names().to_vec(), name: name.to_owned() })
 }

@@ -141,6 +141,12 @@ impl SegmentId {
     pub fn incarnation(self) -> u64 {
         self.0 >> Self::COUNTER_BITS
     }
+
+    /// Which of its incarnation's segments this is.
+    #[must_use]
+    pub fn counter(self) -> u64 {
+        self.0 & Self::COUNTER_MAX
+    }
 }
 
 impl ChunkId {

@@ -86,3 +86,5 @@ pub const VIRTUAL_SHARDS: usize = 64;
 pub const MAILBOX_CALLS_MAX: usize = 256;
 /// Calls from other cores that a core answers before its other tasks have their turn.
 pub const MAILBOX_BATCH_CALLS_MAX: usize = 32;
+/// Cores of a node: each is dealt at least one virtual shard.
+pub const CORES_MAX: usize = VIRTUAL_SHARDS;

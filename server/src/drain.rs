@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use futures_util::future::Shared;
 
 /// A moment that comes once. Waiting for it is cheap to clone.
-struct Moment {
+pub(crate) struct Moment {
     /// `None` once it has come.
     sender: RefCell<Option<oneshot::Sender<()>>>,
     receiver: Shared<oneshot::Receiver<()>>,
@@ -29,7 +29,7 @@ impl Default for Moment {
 }
 
 impl Moment {
-    fn come(&self) {
+    pub(crate) fn come(&self) {
         // Whoever waits wakes up also when the sender is merely dropped.
         self.sender.borrow_mut().take();
     }
@@ -38,7 +38,7 @@ impl Moment {
         self.sender.borrow().is_none()
     }
 
-    fn wait(&self) -> impl Future<Output = ()> + Unpin + use<> {
+    pub(crate) fn wait(&self) -> impl Future<Output = ()> + Unpin + use<> {
         self.receiver.clone().map(|_| ())
     }
 }

@@ -5,7 +5,7 @@
 //! * [`App`] (`rest`): a request → its route → its handler → a response. One small file per group of calls.
 //! * `rest::error`: what each refusal looks like from outside, as one table.
 //! * [`connection`]: hyper on the core's executor; [`drain`]: how a core stops.
-//! * `metrics`: what is counted.
+//! * [`Peer`]: what the cores of one server ask of each other; `metrics`: what is counted.
 //!
 //! Everything here is generic over [`proto::port::Disk`] and reaches time and tasks through [`proto::port`]. The binary
 //! `dfsd` (`bin/dfsd`) binds it to the real world: data directories, keys, sockets and signals.
@@ -19,6 +19,8 @@
 pub mod connection;
 pub mod drain;
 mod metrics;
+mod peer;
 mod rest;
 
+pub use peer::Peer;
 pub use rest::{App, BodyError, ResponseBody, Token};

@@ -107,6 +107,14 @@ pub enum RecoverError {
         /// What is wrong.
         source: FormatError,
     },
+    /// The metadata log did not take the news that the segment is sealed: start again.
+    #[error("the metadata log refused to seal segment {segment}: {what}")]
+    Log {
+        /// The segment.
+        segment: SegmentId,
+        /// What the log said.
+        what: String,
+    },
     /// The segment's key could not be unwrapped: use the key file that the data was written with.
     #[error("the key of segment {segment} cannot be unwrapped: {source}")]
     Key {

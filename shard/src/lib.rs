@@ -1,13 +1,16 @@
-//! One core's data: its open segments, the rows it writes, the blocks it reads, and its part of the index.
+//! One core's data: its open segments, the rows it writes, the blocks it reads, and the chunks that it owns.
 //!
 //! A reading guide:
 //!
-//! * [`store`]: the whole in one type: "is this chunk here?", "store it", "read it".
-//! * [`writer`]: gathers blocks into rows and makes them durable; two lanes, each with a segment of its own.
+//! * [`store`]: the whole in one type: put, read, and how cores ask each other.
+//! * `owner`: the index entries of the chunks that this core owns, and who is writing which.
+//! * `read`: one I/O for a chunk; row tables, which confirm duplicates; `known`: the chunks of tables read lately.
+//! * `writer`: gathers blocks into rows and makes them durable; two lanes, each with a segment of its own.
 //! * [`row`]: the layout of a row: blocks to columns, parity, checksums, sealing. Pure.
-//! * [`segment`]: an open segment (append, seal) and a known segment (read).
-//! * [`recovery`]: what a segment holds, believed only as far as it proves itself.
-//! * [`files`] and [`recent`]: the bounded caches of open files and row tables.
+//! * [`segment`]: an open segment (append, seal) and a known segment (read); [`rows`]: where its rows lie.
+//! * `open`: new segments, and recovery over all segments; [`recovery`]: what one segment holds, believed only as far
+//!   as it proves itself.
+//! * [`files`] and [`recent`]: bounded caches.
 //! * [`superblock`]: who a device is, and the incarnation that makes segment ids unique.
 //!
 //! Invariants:
@@ -15,18 +18,25 @@
 //! * A row number is consumed when sealing begins. A segment with a failed or unfinished write takes no more appends.
 //! * A chunk enters the index only after every piece of its row is durable.
 //! * A hit is an answer only after all 32 bytes of the id matched in the row's table.
+//! * Whoever claimed a chunk inserts or abandons it, whatever becomes of the request.
 
 pub mod error;
 pub mod files;
+mod known;
+mod open;
+mod owner;
+mod read;
 pub mod recent;
 pub mod recovery;
 pub mod row;
+pub mod rows;
 pub mod segment;
 pub mod store;
 pub mod superblock;
 mod wait;
-pub mod writer;
+mod writer;
 
 pub use error::{ReadError, RecoverError, SegmentError, StoreError};
+pub use open::{METADATA_RESERVE_BYTES, Recovered};
 pub use segment::{Member, SegmentLog};
-pub use store::{Store, StoreOptions, StoreStats, Stored};
+pub use store::{Store, StoreOptions, StoreStats, Stored, Underway};

@@ -38,13 +38,17 @@ impl<K: Ord + Clone, V> Recent<K, V> {
 
     /// Inserts or replaces a value; the entries used least recently leave until the cost is in its bound. The newest
     /// entry stays whatever it costs.
-    pub fn insert(&mut self, key: K, value: V, cost: usize) {
+    ///
+    /// Returns what was replaced or left.
+    pub fn insert(&mut self, key: K, value: V, cost: usize) -> Vec<V> {
+        let mut gone = Vec::new();
         self.uses += 1;
         let entry = Entry { used: self.uses, cost, value };
         self.cost += cost;
         if let Some(replaced) = self.entries.insert(key.clone(), entry) {
             self.order.remove(&replaced.used);
             self.cost -= replaced.cost;
+            gone.push(replaced.value);
         }
         self.order.insert(self.uses, key);
         while self.cost > self.cost_max
@@ -53,7 +57,9 @@ impl<K: Ord + Clone, V> Recent<K, V> {
             && let Some(forgotten) = self.entries.remove(&oldest)
         {
             self.cost -= forgotten.cost;
+            gone.push(forgotten.value);
         }
+        gone
     }
 }
 
@@ -72,7 +78,7 @@ mod tests {
         recent.insert(3, 'd', 1);
         assert_eq!(recent.get(&1), Some(&'a'));
         assert_eq!(recent.get(&3), Some(&'d'));
-        recent.insert(4, 'e', 9);
+        assert_eq!(recent.insert(4, 'e', 9), ['a', 'd']);
         assert_eq!(recent.get(&3), None);
         assert_eq!(recent.get(&4), Some(&'e'), "the newest stays");
     }

@@ -6,7 +6,6 @@
 //!   where nothing but zeros follows; the segment takes no more appends.
 //! * A row counts only if every one of its pieces was found with the same row digest.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,10 +47,12 @@ pub enum ListedState {
 /// A segment as recovery found it.
 #[derive(Debug)]
 pub struct RecoveredSegment {
-    /// The segment, with the places of its rows.
+    /// The segment.
     pub segment: Segment,
-    /// The table of each row, in the same order.
-    pub tables: Vec<RowTable>,
+    /// Its rows, in the order of their numbers.
+    pub rows: Vec<(RowPlace, RowTable)>,
+    /// Bytes of its files on all devices.
+    pub file_bytes: u64,
     /// Whether the metadata should now list it as sealed without footer.
     pub newly_sealed: bool,
     /// What an operator should know: a footer that did not verify, rows that were incomplete.
@@ -78,22 +79,16 @@ pub async fn recover_segment<D: Disk>(
         columns.push(Column { column: column as u8, device: *device, file, bytes });
     }
     let (header, cipher) = read_header(listed, &columns[0], cluster, keys).await?;
-    let segment = Segment {
-        id,
-        tag: header.tag,
-        geometry: listed.geometry,
-        members: listed.members.clone(),
-        cipher,
-        rows: RefCell::default(),
-        file_bytes: Cell::new(columns.iter().map(|column| column.bytes).sum()),
-    };
-    let mut recovered = RecoveredSegment { segment, tables: Vec::new(), newly_sealed: false, warnings: Vec::new() };
+    let segment = Segment { id, tag: header.tag, geometry: listed.geometry, members: listed.members.clone(), cipher };
+    let file_bytes = columns.iter().map(|column| column.bytes).sum();
+    let mut recovered =
+        RecoveredSegment { segment, rows: Vec::new(), file_bytes, newly_sealed: false, warnings: Vec::new() };
     if let ListedState::Sealed(offsets) = &listed.state
         && !offsets.is_empty()
     {
         for (column, offset) in columns.iter().zip(offsets) {
             if let Some(rows) = read_footer(&recovered.segment, column, *offset).await {
-                recovered.take_rows(rows);
+                recovered.rows = rows;
                 return Ok(recovered);
             }
         }
@@ -136,18 +131,10 @@ pub async fn recover_segment<D: Disk>(
     }
     if open {
         recovered.newly_sealed = true;
-        recovered.segment.file_bytes.set(file_bytes);
+        recovered.file_bytes = file_bytes;
     }
-    recovered.take_rows(rows);
+    recovered.rows = rows;
     Ok(recovered)
-}
-
-impl RecoveredSegment {
-    fn take_rows(&mut self, rows: Vec<(RowPlace, RowTable)>) {
-        let (places, tables) = rows.into_iter().unzip();
-        *self.segment.rows.get_mut() = places;
-        self.tables = tables;
-    }
 }
 
 /// One column's file.

@@ -21,6 +21,7 @@ use zerocopy::IntoBytes;
 
 use crate::error::{SegmentError, StoreError};
 use crate::row::{CompressedBlock, RowPlace, RowTarget, SealedRow, piece_bytes, seal_row};
+use crate::rows::Rows;
 
 /// A device of this node.
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ pub trait SegmentLog: 'static {
     async fn sealed(&self, segment: SegmentId, footer_offsets: Vec<u64>) -> Result<(), String>;
 }
 
-/// What is kept in memory of a segment, open or not, to read it.
+/// What reading a segment takes: immutable, so that the cores of a node share it.
 pub struct Segment {
     /// The segment.
     pub id: SegmentId,
@@ -63,16 +64,23 @@ pub struct Segment {
     pub members: Vec<DeviceId>,
     /// The cipher under the segment's key.
     pub cipher: Arc<dyn Cipher>,
-    /// Its durable rows, in the order of their numbers.
-    pub rows: RefCell<Vec<RowPlace>>,
-    /// Bytes of its files on all devices.
-    pub file_bytes: Cell<u64>,
 }
 
 impl std::fmt::Debug for Segment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Segment({}, {} rows)", self.id, self.rows.borrow().len())
+        write!(f, "Segment({})", self.id)
     }
+}
+
+/// A segment at its home: the core that appends to it, or was dealt it at the start.
+#[derive(Debug)]
+pub struct HomeSegment {
+    /// What readers need.
+    pub segment: Arc<Segment>,
+    /// Its durable rows.
+    pub rows: RefCell<Rows>,
+    /// Bytes of its files on all devices.
+    pub file_bytes: Cell<u64>,
 }
 
 /// Name of one column's file on its device.
@@ -100,8 +108,8 @@ pub struct SegmentSpec<'a> {
 
 /// A segment that takes appends.
 pub struct OpenSegment<D: Disk> {
-    /// What readers need.
-    pub segment: Rc<Segment>,
+    /// The segment at its home, which is this core.
+    pub home: Rc<HomeSegment>,
     /// Lends memory for rows.
     disk: D,
     files: Vec<D::File>,
@@ -152,17 +160,15 @@ impl<D: Disk> OpenSegment<D> {
             return Err(SegmentError::Log(error));
         }
         let columns = members.len();
-        let segment = Segment {
-            id: spec.id,
-            tag,
-            geometry: spec.geometry,
-            members: devices,
-            cipher: spec.keys.cipher(&key),
+        let segment =
+            Segment { id: spec.id, tag, geometry: spec.geometry, members: devices, cipher: spec.keys.cipher(&key) };
+        let home = HomeSegment {
+            segment: Arc::new(segment),
             rows: RefCell::default(),
             file_bytes: Cell::new(spec.piece_bytes * columns as u64),
         };
         Ok(OpenSegment {
-            segment: Rc::new(segment),
+            home: Rc::new(home),
             disk: members[0].disk.clone(),
             files,
             cursors: vec![SECTOR_BYTES as u64; columns],
@@ -179,7 +185,7 @@ impl<D: Disk> OpenSegment<D> {
         let payload: usize = blocks.iter().map(CompressedBlock::column_bytes).sum();
         let table = 4 + blocks.iter().map(|block| RowTable::block_bytes(block.entry.chunks.len())).sum::<usize>();
         let row = piece_bytes(payload, table + SEAL_TAG_BYTES);
-        let row_in_footer = 16 + 12 * self.segment.geometry.columns() + table;
+        let row_in_footer = 16 + 12 * self.home.segment.geometry.columns() + table;
         let footer = footer_file_bytes(self.footer_body.len() + row_in_footer);
         let cursor = self.cursors.iter().max().expect("invariant: a segment has a column");
         cursor + (row + footer) as u64 <= self.piece_bytes
@@ -197,21 +203,22 @@ impl<D: Disk> OpenSegment<D> {
         assert!(self.fits(blocks), "invariant: the writer asks before it appends");
         let row = RowNumber(self.next_row);
         self.next_row += 1;
+        let segment = self.home.segment.clone();
         let target = RowTarget {
-            segment: self.segment.id,
-            tag: self.segment.tag,
-            geometry: self.segment.geometry,
-            devices: &self.segment.members,
+            segment: segment.id,
+            tag: segment.tag,
+            geometry: segment.geometry,
+            devices: &segment.members,
             cursors: &self.cursors,
             row,
             buffer: &|bytes| self.disk.buffer(bytes),
         };
-        let mut sealed = seal_row(&target, code, &*self.segment.cipher, blocks);
+        let mut sealed = seal_row(&target, code, &*segment.cipher, blocks);
         let write = |piece: &mut crate::row::Piece| {
             let file = self.files[usize::from(piece.column)].clone();
-            let device = self.segment.members[usize::from(piece.column)];
+            let device = segment.members[usize::from(piece.column)];
             let bytes = std::mem::replace(&mut piece.bytes, AlignedBuf::zeroed(0));
-            let (offset, segment) = (piece.offset, self.segment.id);
+            let (offset, segment) = (piece.offset, segment.id);
             async move {
                 let (result, bytes) = file.write_durable_at(bytes, offset).await;
                 let end = offset + bytes.len() as u64;
@@ -233,7 +240,7 @@ impl<D: Disk> OpenSegment<D> {
         }
         encode_footer_row(&mut self.footer_body, &sealed.place, &sealed.table);
         self.footer_blocks += sealed.table.blocks.len() as u32;
-        self.segment.rows.borrow_mut().push(sealed.place.clone());
+        self.home.rows.borrow_mut().push(sealed.place.clone());
         Ok((self, sealed))
     }
 
@@ -245,14 +252,14 @@ impl<D: Disk> OpenSegment<D> {
             let released = file.set_len(*cursor).await.is_ok();
             file_bytes += if released { *cursor } else { self.piece_bytes };
         }
-        self.segment.file_bytes.set(file_bytes);
+        self.home.file_bytes.set(file_bytes);
     }
 
     /// Writes the footer to every column, gives back what was reserved after it, and lists the segment as sealed.
     ///
     /// A failure leaves the segment as a crash would: recovery scans it. Nothing is lost, so nothing is returned.
     pub async fn seal(self, log: &impl SegmentLog) {
-        let segment = &self.segment;
+        let segment = &self.home.segment;
         let mut body = self.footer_body;
         let row = self.next_row;
         let tag = segment.cipher.seal(&nonce(NonceKind::Footer, row, 0), &segment.tag.0, &mut body);
@@ -264,7 +271,7 @@ impl<D: Disk> OpenSegment<D> {
                 tag: segment.tag,
                 device: segment.members[column],
                 nonce_row: row.into(),
-                rows: (segment.rows.borrow().len() as u32).into(),
+                rows: (self.home.rows.borrow().len() as u32).into(),
                 blocks: self.footer_blocks.into(),
                 body_bytes: (body.len() as u64).into(),
                 body_checksum: checksum(&body).into(),
@@ -283,7 +290,7 @@ impl<D: Disk> OpenSegment<D> {
             }
         }
         if log.sealed(segment.id, self.cursors).await.is_ok() {
-            segment.file_bytes.set(file_bytes);
+            self.home.file_bytes.set(file_bytes);
         }
     }
 }

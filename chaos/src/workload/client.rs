@@ -57,24 +57,28 @@ impl Client {
 /// One client's part of one start of the node.
 struct Run<'a> {
     world: &'a World,
+    /// The core that this client is connected to.
     node: &'a Node<SimDisk>,
+    /// The core that has the names: what it tells is true at that moment, with no way between.
+    names: &'a Node<SimDisk>,
     client: &'a Client,
     random: Random,
 }
 
-/// Carries out up to `operations` actions of client `number`.
+/// Carries out up to `operations` actions of client `number` on one of the node's cores.
 ///
 /// # Errors
 /// The first [`Violation`].
 pub async fn run(
     world: Rc<World>,
-    node: Node<SimDisk>,
+    nodes: Vec<Node<SimDisk>>,
     number: usize,
-    random: Random,
+    mut random: Random,
     operations: u64,
 ) -> Result<(), Violation> {
     let client = &world.clients[number];
-    let mut run = Run { world: &world, node: &node, client, random };
+    let (node, names) = (random.pick(&nodes).clone(), &nodes[0]);
+    let mut run = Run { world: &world, node: &node, names, client, random };
     let unanswered = client.unanswered.take();
     if let Some((action, session)) = unanswered
         && run.random.chance(3, 4)
@@ -109,8 +113,8 @@ impl Run<'_> {
                 Ok(flow)
             }
             Choice::Abandon(action) => self.abandon(&action).await,
-            Choice::Stat(at) => self.stat(&at).map(|_| Flow::GoesOn),
-            Choice::List(at) => self.list(&at),
+            Choice::Stat(at) => self.stat(&at).await.map(|_| Flow::GoesOn),
+            Choice::List(at) => self.list(&at).await,
             Choice::Read(at) => self.read(&at).await,
         }
     }
@@ -188,10 +192,10 @@ impl Run<'_> {
             Action::Rename { to, .. } => to,
             action => action.path(),
         };
-        self.stat(at)?;
+        self.stat(at).await?;
         if self.random.chance(1, 3) {
             let parent = at.rsplit_once('/').map_or(at, |(parent, _)| parent);
-            self.list(if parent.is_empty() { at } else { parent })?;
+            self.list(if parent.is_empty() { at } else { parent }).await?;
         }
         if self.random.chance(1, 4) {
             self.read(at).await?;
@@ -199,8 +203,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn stat(&mut self, at: &str) -> Result<Option<FileInfo>, Violation> {
-        let info = self.node.stat(&target(at));
+    async fn stat(&mut self, at: &str) -> Result<Option<FileInfo>, Violation> {
+        let info = self.names.stat(target(at)).await;
         let seen = match &info {
             Ok(info) if info.path != at => return Err(violation!("a stat of {at} describes {}", info.path)),
             Ok(info) => Ok(info),
@@ -210,9 +214,9 @@ impl Run<'_> {
         Ok(info.ok())
     }
 
-    fn list(&mut self, at: &str) -> Result<Flow, Violation> {
+    async fn list(&mut self, at: &str) -> Result<Flow, Violation> {
         let limit = self.random.between(1, 5) as usize;
-        let seen = match list_names(self.node, at, limit)? {
+        let seen = match list_names(self.names, at, limit).await? {
             Ok(infos) => Ok(infos.into_iter().map(|info| info.inode.name).collect()),
             Err(refusal) => Err(refusal),
         };
@@ -221,8 +225,12 @@ impl Run<'_> {
     }
 
     async fn read(&mut self, at: &str) -> Result<Flow, Violation> {
-        let info = self.stat(at)?;
-        let opened = self.node.open_file(&target(at));
+        let info = self.stat(at).await?;
+        let opened = self.node.open_file(target(at)).await;
+        if self.stat(at).await? != info {
+            // It changed on the way between the cores: either may be what was opened.
+            return Ok(Flow::GoesOn);
+        }
         let (mut reader, info) = match (opened, info) {
             (Ok(reader), Some(info)) if info.kind() == Kind::File && *reader.info() == info => (reader, info),
             (Err(_), info) if info.as_ref().is_none_or(|info| info.kind() != Kind::File) => return Ok(Flow::GoesOn),
@@ -270,7 +278,7 @@ pub(crate) fn check_read(
 }
 
 /// Lists a directory page by page, checking order and paging.
-pub(crate) fn list_names(
+pub(crate) async fn list_names(
     node: &Node<SimDisk>,
     at: &str,
     limit: usize,
@@ -278,7 +286,7 @@ pub(crate) fn list_names(
     let mut infos: Vec<FileInfo> = Vec::new();
     let mut after: Option<String> = None;
     loop {
-        let page = match node.list(&node::Target::Path(path(at)), after.as_deref(), limit) {
+        let page = match node.list(node::Target::Path(path(at)), after.clone(), limit).await {
             Ok(page) => page,
             Err(error) => {
                 let refusal = Refusal::of(&error).ok_or_else(|| violation!("a listing of {at}: {error}"))?;

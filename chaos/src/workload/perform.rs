@@ -52,19 +52,19 @@ pub(super) async fn perform(
             }
         }
         Action::MakeDirectory { path: at, attributes } => {
-            let made = node.make_directory(&path(at), of(attributes), session).await;
+            let made = node.make_directory(path(at), of(attributes), session).await;
             made.map_or_else(refused, |_| Outcome::Answered(Answer::Made))
         }
         Action::MakeSymlink { path: at, target, attributes } => {
-            let made = node.make_symlink(&path(at), target, of(attributes), session).await;
+            let made = node.make_symlink(path(at), target.clone(), of(attributes), session).await;
             made.map_or_else(refused, |_| Outcome::Answered(Answer::Made))
         }
         Action::Rename { from, to, replace } => {
-            let renamed = node.rename(&path(from), &path(to), *replace, session).await;
+            let renamed = node.rename(path(from), path(to), *replace, session).await;
             renamed.map_or_else(refused, |_| Outcome::Answered(Answer::Renamed))
         }
         Action::Remove { path: at, how } => {
-            let removed = node.remove(&target(at), *how, session).await;
+            let removed = node.remove(target(at), *how, session).await;
             removed.map_or_else(refused, |()| Outcome::Answered(Answer::Removed))
         }
         Action::SetAttributes { path: at, change } => {
@@ -74,7 +74,7 @@ pub(super) async fn perform(
                 symlink_target: change.symlink_target.clone(),
                 user_metadata: change.user_metadata.clone(),
             };
-            let changed = node.set_attributes(&target(at), change, session).await;
+            let changed = node.set_attributes(target(at), change, session).await;
             changed.map_or_else(refused, |_| Outcome::Answered(Answer::Changed))
         }
     }

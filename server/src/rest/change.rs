@@ -24,7 +24,7 @@ impl<D: Disk> App<D> {
         if change == AttributeChange::default() {
             return Err(ApiError::bad_header("x-dfs-mode", "give it, x-dfs-mtime-ns or some x-meta-NAME to change"));
         }
-        let changed = self.0.node.set_attributes(&Target::Path(path.clone()), change, session).await;
+        let changed = self.0.node.set_attributes(Target::Path(path.clone()), change, session).await;
         Ok(json(StatusCode::OK, &entry(&changed.map_err(|error| ApiError::from(error).about(path))?)))
     }
 
@@ -37,7 +37,7 @@ impl<D: Disk> App<D> {
         let to = FsPath::parse(&to).map_err(|error| ApiError::bad_path(format!("'rename_to': {error}")))?;
         let replace = query.flag("replace")?;
         query.finish()?;
-        let renamed = self.0.node.rename(path, &to, replace, session(&head.headers)?).await;
+        let renamed = self.0.node.rename(path.clone(), to.clone(), replace, session(&head.headers)?).await;
         let about = |error| ApiError::from(error).about(format_args!("{path} to {to}"));
         Ok(json(StatusCode::OK, &entry(&renamed.map_err(about)?)))
     }
@@ -47,7 +47,7 @@ impl<D: Disk> App<D> {
         condition::none(&head.headers)?;
         let how = if query.flag("recursive")? { Removal::Recursive } else { Removal::Single };
         query.finish()?;
-        let removed = self.0.node.remove(target, how, session(&head.headers)?).await;
+        let removed = self.0.node.remove(target.clone(), how, session(&head.headers)?).await;
         removed.map_err(|error| ApiError::from(error).about(name_of(target)))?;
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;

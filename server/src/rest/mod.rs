@@ -23,6 +23,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
+use net::Cores;
 use node::{Node, Target};
 use proto::port::Disk;
 
@@ -32,6 +33,7 @@ use error::ApiError;
 use query::Query;
 use route::{Resource, Route};
 
+use crate::Peer;
 use crate::drain::Drain;
 use crate::metrics::{Call, Metrics};
 
@@ -43,6 +45,7 @@ struct Inner<D: Disk> {
     /// Data directories.
     devices: usize,
     token: Token,
+    cores: Cores<Peer>,
     drain: Drain,
     metrics: Rc<Metrics>,
     /// Whether the failure of the metadata log was written to standard error.
@@ -62,11 +65,13 @@ impl<D: Disk> Clone for App<D> {
 type Answer = Result<Response<ResponseBody>, ApiError>;
 
 impl<D: Disk> App<D> {
-    /// Serves `node`, which has `devices` data directories, to whoever presents `token`, until `drain` ends it.
+    /// Serves one core of a `node` that has `devices` data directories to whoever presents `token`, until the drain of
+    /// `peer`, which is this core, ends it.
     #[must_use]
-    pub fn new(node: Node<D>, devices: usize, token: Token, drain: Drain) -> App<D> {
+    pub fn new(node: Node<D>, devices: usize, token: Token, cores: Cores<Peer>, peer: &Peer) -> App<D> {
         let metrics = Rc::new(Metrics::default());
-        App(Rc::new(Inner { node, devices, token, drain, metrics, failure_reported: Cell::new(false) }))
+        let drain = peer.drain().clone();
+        App(Rc::new(Inner { node, devices, token, cores, drain, metrics, failure_reported: Cell::new(false) }))
     }
 
     pub(crate) fn drain(&self) -> &Drain {
@@ -105,7 +110,7 @@ impl<D: Disk> App<D> {
                 return Err(ApiError::method_not_allowed("GET, HEAD"));
             }
             Route::Health => return Ok(self.health()),
-            Route::Ready => return self.ready(),
+            Route::Ready => return self.ready().await,
             Route::Metrics => return self.metrics_page().await,
             _ => auth::check(&head.headers, &self.0.token)?,
         }

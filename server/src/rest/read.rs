@@ -34,13 +34,14 @@ impl<D: Disk> App<D> {
     /// `GET` and `HEAD` of any object, by path or id.
     pub(crate) async fn get(&self, target: &Target, mut query: Query, head: &Parts) -> Answer {
         let stat = query.flag("stat")?;
-        let info = self.0.node.stat(target).map_err(|error| ApiError::from(error).about(name_of(target)))?;
+        let info =
+            self.0.node.stat(target.clone()).await.map_err(|error| ApiError::from(error).about(name_of(target)))?;
         let response = match info.kind() {
             _ if stat => {
                 query.finish()?;
                 json(StatusCode::OK, &entry(&info))
             }
-            Kind::Directory => described(self.list(target, query)?, &info),
+            Kind::Directory => described(self.list(target, query).await?, &info),
             Kind::Symlink => {
                 query.finish()?;
                 let to = info.inode.symlink_target.clone().unwrap_or_default();
@@ -57,12 +58,12 @@ impl<D: Disk> App<D> {
     }
 
     /// One page of a directory.
-    fn list(&self, target: &Target, mut query: Query) -> Answer {
+    async fn list(&self, target: &Target, mut query: Query) -> Answer {
         let limit = query.number("limit", LIST_PAGE_ENTRIES_MAX)?.unwrap_or(LIST_PAGE_ENTRIES_DEFAULT);
         let bad_cursor = || ApiError::bad_query("'cursor' is not a 'next_cursor' of a listing");
         let after = query.text("cursor")?.map(|cursor| name_of_cursor(&cursor).ok_or_else(bad_cursor)).transpose()?;
         query.finish()?;
-        let page = self.0.node.list(target, after.as_deref(), limit);
+        let page = self.0.node.list(target.clone(), after, limit).await;
         let page = page.map_err(|error| ApiError::from(error).about(name_of(target)))?;
         let next_cursor = page.next_after.as_deref().map(cursor);
         let entries = page.entries.iter().map(entry).collect();
@@ -71,7 +72,8 @@ impl<D: Disk> App<D> {
 
     /// The bytes of a file, or a range of them.
     async fn download(&self, target: &Target, head: &Parts) -> Answer {
-        let mut reader = self.0.node.open_file(target).map_err(|error| ApiError::from(error).about(name_of(target)))?;
+        let opened = self.0.node.open_file(target.clone()).await;
+        let mut reader = opened.map_err(|error| ApiError::from(error).about(name_of(target)))?;
         let (etag, size) = (reader.info().etag(), reader.info().size());
         if of_read(&head.headers, &etag)? == ReadCondition::NotModified {
             let mut response = Response::new(ResponseBody::empty());

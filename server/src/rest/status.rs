@@ -52,11 +52,11 @@ impl<D: Disk> App<D> {
     }
 
     /// Whether requests are welcome.
-    pub(crate) fn ready(&self) -> Answer {
+    pub(crate) async fn ready(&self) -> Answer {
         if self.0.drain.is_draining() {
             return Err(ApiError::closing());
         }
-        if let Some(stopped) = self.0.node.stopped() {
+        if let Some(stopped) = self.0.node.stopped().await {
             return Err(ApiError::poisoned(stopped));
         }
         Ok(text("text/plain; charset=utf-8", "ready\n"))
@@ -79,7 +79,7 @@ impl<D: Disk> App<D> {
         page.info("dfs_build_info", "The running software.", version);
         self.0.metrics.write(&mut page);
         page.gauge("dfs_connections", "Open client connections.", self.0.drain.connections());
-        page.gauge("dfs_ready", "1 if the server takes changes.", u8::from(self.ready().is_ok()));
+        page.gauge("dfs_ready", "1 if the server takes changes.", u8::from(self.ready().await.is_ok()));
         page.gauge(
             "dfs_logical_bytes",
             "Bytes of all versions of all files, as clients wrote them.",

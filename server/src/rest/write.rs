@@ -75,7 +75,7 @@ impl<D: Disk> App<D> {
         }
         let session = session(&head.headers)?;
         let repeatable = if session.is_some() { Repeatable::Yes } else { Repeatable::No };
-        let current = self.0.node.stat(&Target::Path(path.clone())).ok();
+        let current = self.0.node.stat(Target::Path(path.clone())).await.ok();
         if current.as_ref().is_some_and(|info| info.kind() == Kind::Directory) && repeatable == Repeatable::No {
             return Err(meta::MetaError::IsADirectory.into());
         }
@@ -95,7 +95,7 @@ impl<D: Disk> App<D> {
         condition::none(&head.headers)?;
         let (attributes, session) = (attributes(&head.headers)?, session(&head.headers)?);
         read_short(body, 0, "a directory").await?;
-        let made = self.0.node.make_directory(path, attributes, session).await;
+        let made = self.0.node.make_directory(path.clone(), attributes, session).await;
         Ok(created(StatusCode::CREATED, &made.map_err(|error| ApiError::from(error).about(path))?))
     }
 
@@ -106,7 +106,7 @@ impl<D: Disk> App<D> {
         let target = String::from_utf8(target).ok().filter(|target| !target.is_empty() && !target.contains('\0'));
         let bad = || ApiError::bad_body("the body is where the symlink points: UTF-8 without NUL, not empty");
         let target = target.ok_or_else(bad)?;
-        let made = self.0.node.make_symlink(path, &target, attributes, session).await;
+        let made = self.0.node.make_symlink(path.clone(), target, attributes, session).await;
         Ok(created(StatusCode::CREATED, &made.map_err(|error| ApiError::from(error).about(path))?))
     }
 }

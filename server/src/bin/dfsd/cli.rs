@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use proto::limits::CORES_MAX;
 
 /// The DFS daemon: stores files deduplicated, compressed and encrypted, and serves them over HTTP.
 #[derive(Debug, Parser)]
@@ -53,12 +54,13 @@ pub(crate) struct ServeOptions {
     #[arg(long, default_value = "127.0.0.1:7400", value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) listen: SocketAddr,
 
-    /// How many cores serve, or which: `1`, or a list of CPUs to pin to, such as `3-3`
+    /// How many cores serve, or which: `all`, a number, or a list of CPUs to pin to, such as `0-3`
     ///
-    /// This version serves on one core. A plain number counts cores and leaves their choice to the kernel. A list has
-    /// commas or ranges (`0,2`, `4-7`; one CPU is written `3-3`) and pins.
-    #[arg(long, default_value = "1", value_name = "N|LIST", value_parser = cores)]
-    pub(crate) cores: Cores,
+    /// `all` takes as many as this process may use. A number leaves the choice of CPUs to the kernel. A list has commas
+    /// or ranges (`0,2`, `4-7`; one CPU is written `3-3`) and pins one thread to each. The number may change from start
+    /// to start.
+    #[arg(long, default_value = "all", value_name = "all|N|LIST", value_parser = cores)]
+    pub(crate) cores: CoreChoice,
 
     /// The key file; made on the first start [default: DIR/keys in the first data directory]
     ///
@@ -68,30 +70,46 @@ pub(crate) struct ServeOptions {
     pub(crate) key_file: Option<PathBuf>,
 }
 
-/// Where the one core runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cores {
-    /// Wherever the kernel likes.
-    Unpinned,
-    /// On this CPU.
-    Pinned(usize),
+/// Which cores serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CoreChoice {
+    /// One for each CPU that this process may use.
+    All,
+    /// So many, wherever the kernel likes.
+    Count(usize),
+    /// One on each of these CPUs.
+    Pinned(Vec<usize>),
+}
+
+impl CoreChoice {
+    /// The CPU of each core; `None`: wherever the kernel likes.
+    pub(crate) fn pins(&self) -> std::io::Result<Vec<Option<usize>>> {
+        Ok(match self {
+            CoreChoice::All => vec![None; net::cpus()?.len().clamp(1, CORES_MAX)],
+            CoreChoice::Count(count) => vec![None; *count],
+            CoreChoice::Pinned(cpus) => cpus.iter().copied().map(Some).collect(),
+        })
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected an IP address and a port, such as 127.0.0.1:7400 or [::1]:7400".to_owned())
 }
 
-fn cores(text: &str) -> Result<Cores, String> {
-    let malformed = || "expected a number of cores, or a list of CPUs such as 0,2 or 4-7".to_owned();
+fn cores(text: &str) -> Result<CoreChoice, String> {
+    let malformed = || "expected `all`, a number of cores, or a list of CPUs such as 0,2 or 4-7".to_owned();
     let number = |text: &str| text.trim().parse::<usize>().map_err(|_| malformed());
-    let too_many =
-        |count: usize| format!("{count} cores were asked for, but this version serves on one: use --cores 1");
+    let possible = |count: usize| match count {
+        0 => Err("at least one core is needed".to_owned()),
+        1..=CORES_MAX => Ok(()),
+        _ => Err(format!("{count} cores were asked for; a node has at most {CORES_MAX}: run several nodes instead")),
+    };
+    if text == "all" {
+        return Ok(CoreChoice::All);
+    }
     if !text.contains([',', '-']) {
-        return match number(text)? {
-            0 => Err("at least one core is needed".to_owned()),
-            1 => Ok(Cores::Unpinned),
-            count => Err(too_many(count)),
-        };
+        let count = number(text)?;
+        return possible(count).map(|()| CoreChoice::Count(count));
     }
     let mut cpus = std::collections::BTreeSet::new();
     for part in text.split(',').filter(|part| !part.trim().is_empty()) {
@@ -102,11 +120,10 @@ fn cores(text: &str) -> Result<Cores, String> {
         }
         cpus.extend(first..=last);
     }
-    match cpus.first() {
-        None => Err(malformed()),
-        Some(cpu) if cpus.len() == 1 => Ok(Cores::Pinned(*cpu)),
-        Some(_) => Err(too_many(cpus.len())),
+    if cpus.is_empty() {
+        return Err(malformed());
     }
+    possible(cpus.len()).map(|()| CoreChoice::Pinned(cpus.into_iter().collect()))
 }
 
 /// Highest CPU that Linux can be built for, and then some.
@@ -123,16 +140,17 @@ mod tests {
     }
 
     #[test]
-    fn one_core_is_served_and_more_are_refused() {
-        assert_eq!(cores("1"), Ok(Cores::Unpinned));
+    fn cores_are_counted_or_listed() {
+        assert_eq!((cores("all"), cores("1")), (Ok(CoreChoice::All), Ok(CoreChoice::Count(1))));
+        assert_eq!(cores("64"), Ok(CoreChoice::Count(64)));
         for list in ["3-3", "3,", "3,3"] {
-            assert_eq!(cores(list), Ok(Cores::Pinned(3)), "{list}");
+            assert_eq!(cores(list), Ok(CoreChoice::Pinned(vec![3])), "{list}");
         }
-        for (many, count) in [("2", "2 cores"), ("0,2", "2 cores"), ("4-7", "4 cores")] {
-            let error = cores(many).unwrap_err();
-            assert!(error.contains(count) && error.contains("--cores 1"), "{error}");
+        assert_eq!(cores("0,4-6"), Ok(CoreChoice::Pinned(vec![0, 4, 5, 6])));
+        for many in ["65", "0-64"] {
+            assert!(cores(many).unwrap_err().contains("65 cores"), "{many}");
         }
-        for wrong in ["", "0", "x", "3-1", "-", ",", "1-x", "-1", "0-99999999999"] {
+        for wrong in ["", "0", "x", "3-1", "-", ",", "1-x", "-1", "0-99999999999", "ALL"] {
             assert!(cores(wrong).is_err(), "{wrong:?}");
         }
     }
@@ -142,7 +160,7 @@ mod tests {
         let Command::Serve(options) =
             Cli::try_parse_from(["dfsd", "serve", "--data", "a", "--data", "b"]).unwrap().command;
         assert_eq!(options.data, [PathBuf::from("a"), PathBuf::from("b")]);
-        assert_eq!((options.listen, options.cores), ("127.0.0.1:7400".parse().unwrap(), Cores::Unpinned));
+        assert_eq!((options.listen, options.cores), ("127.0.0.1:7400".parse().unwrap(), CoreChoice::All));
         assert!(Cli::try_parse_from(["dfsd", "serve"]).is_err());
         assert!(Cli::try_parse_from(["dfsd", "serve", "--data", "a", "--listen", "localhost"]).is_err());
     }

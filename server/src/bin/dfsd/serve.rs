@@ -1,8 +1,11 @@
 //! The path of a start and a stop.
 //!
 //! ```text
-//!   lock directories → listen → key file, token → storage ring → node (format or recover) → ready
-//!   signal → stop accepting → requests under way finish, or are cut → close the node → exit
+//!   lock directories → listen → on every core: storage ring
+//!     first core:  key file, token → devices and metadata (format or recover) → plan ─▶ all cores
+//!     every core:  its segments recovered → serve            first core: ready, once all are
+//!   signal → on every core: stop accepting → requests under way finish, or are cut
+//!          → first core: close the node → exit
 //! ```
 //!
 //! A crash anywhere is harmless: the key file exists before anything is encrypted with it, and the node's own start is
@@ -11,20 +14,24 @@
 use std::future::Future;
 use std::io::Write;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use futures_util::future::{Either, select};
-use net::{BindError, Listener, Termination};
-use node::{Node, NodeOptions, OpenReport};
+use chunk::KeyRing;
+use futures_channel::oneshot;
+use futures_util::future::{Either, join_all, select};
+use net::{BindError, Cores, Listener, Termination};
+use node::{CoreEnds, Node, NodeOptions, OpenReport, StartPlan};
 use nvme::{Ring, RingDisk, RingOptions};
+use proto::CoreId;
 use proto::port::{Disk, runtime};
-use server::App;
 use server::connection::serve_connection;
 use server::drain::Drain;
+use server::{App, Peer, Token};
 
-use crate::cli::{Cores, ServeOptions};
+use crate::cli::ServeOptions;
 use crate::data_dir::{self, DataDir};
 use crate::{keys, portable, token};
 
@@ -42,10 +49,38 @@ const BIND_PAUSE: Duration = Duration::from_millis(20);
 /// How long to wait when no connection can be accepted for want of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What all cores need and the first one makes.
+#[derive(Clone)]
+struct Shared {
+    plan: StartPlan,
+    keys: Arc<KeyRing>,
+    token: Token,
+}
+
+/// Where a core gets it from.
+enum Plan {
+    /// The first core makes it, and hands it to the others.
+    Make(Vec<oneshot::Sender<Shared>>),
+    Take(oneshot::Receiver<Shared>),
+}
+
+/// What a core's thread is given.
+struct CoreInput {
+    socket: std::net::TcpListener,
+    ends: CoreEnds<RingDisk>,
+    plan: Plan,
+}
+
+/// Asked to stop before it served; no error.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped before serving")]
+struct StoppedEarly;
+
 /// Serves until a signal asks to stop.
 pub(crate) fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let directories = data_dir::claim(&options.data)?;
-    let socket = bind(options.listen)?;
+    let pins = options.cores.pins().context("cannot tell which CPUs this process may use")?;
+    let sockets = bind(options.listen, pins.len())?;
     if !options.listen.ip().is_loopback() {
         eprintln!(
             "warning: {} is reachable from other machines, and the protocol is plain HTTP: whoever sees the traffic \
@@ -53,18 +88,26 @@ pub(crate) fn serve(options: &ServeOptions) -> anyhow::Result<()> {
             options.listen
         );
     }
-    let cpu = match options.cores {
-        Cores::Unpinned => None,
-        Cores::Pinned(cpu) => Some(cpu),
-    };
-    net::run(cpu, async || on_core(options, &directories, socket).await)?
+    let (senders, receivers): (Vec<_>, Vec<_>) = (1..pins.len()).map(|_| oneshot::channel()).unzip();
+    let plans = std::iter::once(Plan::Make(senders)).chain(receivers.into_iter().map(Plan::Take));
+    let inputs = sockets.into_iter().zip(CoreEnds::new(pins.len())).zip(plans);
+    let inputs = inputs.map(|((socket, ends), plan)| CoreInput { socket, ends, plan });
+    let inputs = pins.into_iter().zip(inputs).collect();
+    let main = async |cores, input| on_core(options, &directories, cores, input).await;
+    match net::run_cores(inputs, main)? {
+        Err(error) if error.is::<StoppedEarly>() => {
+            eprintln!("{error}");
+            Ok(())
+        }
+        served => served.map(|_| ()),
+    }
 }
 
 /// Binds the address, waiting a moment for it: the kernel gives the port of a killed process back only after its rings.
-fn bind(listen: std::net::SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+fn bind(listen: std::net::SocketAddr, cores: usize) -> anyhow::Result<Vec<std::net::TcpListener>> {
     for attempt in 1.. {
-        match net::bind(listen, 1) {
-            Ok(mut sockets) => return Ok(sockets.pop().expect("invariant: a socket for the core")),
+        match net::bind(listen, cores) {
+            Ok(sockets) => return Ok(sockets),
             Err(BindError::InUse { .. }) if attempt < BIND_ATTEMPTS_MAX => pause(),
             Err(error) => return Err(anyhow!("{error}; choose another --listen")),
         }
@@ -77,61 +120,69 @@ fn pause() {
     std::thread::sleep(BIND_PAUSE);
 }
 
-/// Everything that happens on the core.
-async fn on_core(options: &ServeOptions, directories: &[DataDir], socket: std::net::TcpListener) -> anyhow::Result<()> {
-    let mut termination = Termination::install().context("cannot wait for signals")?;
-    let first = &directories[0].path;
-    let key_file = options.key_file.clone().unwrap_or_else(|| first.join("keys"));
-    let keys = keys::open(&key_file, directories)?;
-    let (token, token_path) = token::open(first)?;
+/// Everything that happens on one core.
+async fn on_core(
+    options: &ServeOptions,
+    directories: &[DataDir],
+    cores: Cores<Peer>,
+    input: CoreInput,
+) -> anyhow::Result<()> {
     let ring = Ring::new(RingOptions::default())?;
     let mut disks = Vec::with_capacity(directories.len());
     for directory in directories {
         let opened = RingDisk::open(&ring, &directory.path);
         disks.push(opened.with_context(|| format!("cannot open {}", directory.path.display()))?);
     }
-    let opening = pin!(Node::open(NodeOptions::new(disks, Arc::new(keys))));
-    let (node, report) = match select(opening, pin!(termination.requested())).await {
-        Either::Left((opened, _)) => opened.map_err(|error| portable(&error))?,
-        Either::Right(_) => {
-            eprintln!("stopped before serving");
+    let CoreInput { socket, ends, plan } = input;
+    let start = |namespace, Shared { plan, keys, token }: Shared| async {
+        let started = Node::start(NodeOptions::new(disks.clone(), keys), plan, namespace, ends).await;
+        let (node, recovered) = started.map_err(|error| portable(&error))?;
+        let peer = Rc::new(Peer::new());
+        cores.start(peer.clone());
+        let app = App::new(node.clone(), directories.len(), token, cores.clone(), &peer);
+        anyhow::Ok((node, app, peer, recovered))
+    };
+    let handed_on = match plan {
+        Plan::Take(plan) => {
+            // The first core has failed, and says why.
+            let Ok(shared) = plan.await else { return Ok(()) };
+            let (_node, app, peer, recovered) = start(None, shared).await?;
+            tell(&OpenReport { warnings: recovered.warnings, ..OpenReport::default() });
+            let listener = Listener::new(socket).context("cannot listen")?;
+            {
+                let accepting = pin!(accept(listener, &app, peer.drain()));
+                select(accepting, peer.drain().draining()).await;
+            }
+            peer.over().await;
             return Ok(());
         }
+        Plan::Make(handed_on) => handed_on,
+    };
+
+    let mut termination = Termination::install().context("cannot wait for signals")?;
+    let first = &directories[0].path;
+    let key_file = options.key_file.clone().unwrap_or_else(|| first.join("keys"));
+    let keys = Arc::new(keys::open(&key_file, directories)?);
+    let (token, token_path) = token::open(first)?;
+    let opening = async {
+        let prepared = node::open::prepare(&NodeOptions::new(disks.clone(), keys.clone())).await;
+        let (namespace, plan, mut report) = prepared.map_err(|error| portable(&error))?;
+        let shared = Shared { plan, keys, token };
+        for core in handed_on {
+            // A core that is gone has failed, and says why.
+            let _ = core.send(shared.clone());
+        }
+        let (node, app, peer, recovered) = start(Some(namespace), shared).await?;
+        report.add(recovered);
+        let store = node.stats().await.context("a disk does not tell its free space")?.store;
+        (report.segments, report.chunks) = (store.segments as usize, store.chunks);
+        anyhow::Ok((node, app, peer, report))
+    };
+    let (node, app, peer, report) = match select(pin!(opening), pin!(termination.requested())).await {
+        Either::Left((opened, _)) => opened?,
+        Either::Right(_) => return Err(StoppedEarly.into()),
     };
     tell(&report);
-
-    let drain = Drain::new();
-    let app = App::new(node.clone(), directories.len(), token, drain.clone());
-    let listener = Listener::new(socket).context("cannot listen")?;
-    let address = listener.local_addr().context("cannot listen")?;
-    let OpenReport { incarnation, segments, chunks, .. } = report;
-    let mut stdout = std::io::stdout();
-    // Nobody reading it is no reason not to serve.
-    let _ = writeln!(
-        stdout,
-        "dfsd ready: http://{address} (token in {}, incarnation {incarnation}, {segments} segments, {chunks} chunks)",
-        token_path.display()
-    );
-    let _ = stdout.flush();
-
-    // The listening socket closes with the future that owns it, at the end of this block.
-    {
-        let accepting = pin!(accept(listener, &app, &drain));
-        select(accepting, pin!(termination.requested())).await;
-    }
-    runtime::spawn(async move {
-        termination.requested().await;
-        eprintln!("stopped at once by a second signal");
-        std::process::exit(1);
-    });
-    stop(&drain, &node).await
-}
-
-/// Tells the operator what the start found.
-fn tell(report: &OpenReport) {
-    for warning in &report.warnings {
-        eprintln!("warning: {warning}");
-    }
     if report.formatted {
         eprintln!("formatted the data directories");
     }
@@ -139,6 +190,37 @@ fn tell(report: &OpenReport) {
         "warning: redundancy 1+0: every byte is on one disk only, and is lost with it; keep a copy of what matters \
          elsewhere"
     );
+    let listener = Listener::new(socket).context("cannot listen")?;
+    let address = listener.local_addr().context("cannot listen")?;
+    let OpenReport { incarnation, segments, chunks, .. } = report;
+    let mut stdout = std::io::stdout();
+    // Nobody reading it is no reason not to serve.
+    let _ = writeln!(
+        stdout,
+        "dfsd ready: http://{address} (token in {}, incarnation {incarnation}, {} cores, {segments} segments, {chunks} chunks)",
+        token_path.display(),
+        cores.count()
+    );
+    let _ = stdout.flush();
+
+    // The listening socket closes with the future that owns it, at the end of this block.
+    {
+        let accepting = pin!(accept(listener, &app, peer.drain()));
+        select(accepting, pin!(termination.requested())).await;
+    }
+    runtime::spawn(async move {
+        termination.requested().await;
+        eprintln!("stopped at once by a second signal");
+        std::process::exit(1);
+    });
+    stop(&cores, &node).await
+}
+
+/// Tells the operator what a core's start found.
+fn tell(report: &OpenReport) {
+    for warning in &report.warnings {
+        eprintln!("warning: {warning}");
+    }
 }
 
 /// Accepts connections for ever.
@@ -169,9 +251,27 @@ async fn within<T>(longest: Duration, future: impl Future<Output = T>) -> Option
     }
 }
 
-/// Lets requests finish, then closes the node.
-async fn stop<D: Disk>(drain: &Drain, node: &Node<D>) -> anyhow::Result<()> {
-    eprintln!("stopping: {} connections are open", drain.connections());
+/// Lets the requests of all cores finish, then closes the node.
+async fn stop<D: Disk>(cores: &Cores<Peer>, node: &Node<D>) -> anyhow::Result<()> {
+    let all = || (0..cores.count() as u16).map(CoreId);
+    join_all(all().map(|core| cores.call(core, stop_core))).await;
+    match within(CLOSE_MAX, node.close()).await {
+        Some(closed) => closed.map_err(|error| portable(&error)).context("the node did not close cleanly")?,
+        None => eprintln!("warning: closing took too long; nothing is lost, but the next start scans more"),
+    }
+    for core in all() {
+        cores.ask(core, Peer::end).await;
+    }
+    eprintln!("stopped");
+    Ok(())
+}
+
+/// Lets the requests of one core finish, or cuts them.
+async fn stop_core(peer: Rc<Peer>) {
+    let drain = peer.drain();
+    if drain.connections() > 0 {
+        eprintln!("stopping: {} connections are open", drain.connections());
+    }
     drain.drain();
     if within(DRAIN_MAX, drain.at_most(0)).await.is_none() {
         eprintln!("cutting {} connections that took too long", drain.connections());
@@ -179,10 +279,4 @@ async fn stop<D: Disk>(drain: &Drain, node: &Node<D>) -> anyhow::Result<()> {
         // Those that do not even notice end with the process.
         let _ = within(CUT_MAX, drain.at_most(0)).await;
     }
-    match within(CLOSE_MAX, node.close()).await {
-        Some(closed) => closed.map_err(|error| portable(&error)).context("the node did not close cleanly")?,
-        None => eprintln!("warning: closing took too long; nothing is lost, but the next start scans more"),
-    }
-    eprintln!("stopped");
-    Ok(())
 }

@@ -1,0 +1,151 @@
+//! Reading: a chunk at its location, and the row tables that confirm duplicates.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proto::disk::{FixedHeader, PieceHeader, RowTable};
+use proto::limits::SECTOR_BYTES;
+use proto::port::{AlignedBuf, Disk, DiskFile};
+use proto::{ChunkId, CoreId, Location, SegmentId};
+
+use crate::error::ReadError;
+use crate::known::RowChunks;
+use crate::row::{RowPlace, open_table, table_of};
+use crate::segment::{Segment, SegmentLog};
+use crate::store::Inner;
+
+/// Bytes that the first read of a row table fetches; enough for the tables of rows of ordinary chunks.
+const TABLE_READ_BYTES: usize = 16 << 10;
+
+impl<D: Disk, L: SegmentLog> Inner<D, L> {
+    /// Reads a chunk at its hint, or wherever else a copy is known.
+    pub(crate) async fn read(&self, id: &ChunkId, hint: Location) -> Result<Vec<u8>, ReadError> {
+        let owner = self.owner_of(id);
+        let mut error = match self.read_or_forget(owner, id, hint).await {
+            Ok(plain) => return Ok(plain),
+            Err(error) => error,
+        };
+        let mut tried = vec![hint];
+        loop {
+            let (id, without) = (*id, tried.clone());
+            let next = self.peers.ask(owner, move |inner: &Inner<D, L>| {
+                let owner = inner.owner.borrow();
+                owner.next_copy(&id, &without)
+            });
+            let Some(location) = next.await else { return Err(error) };
+            match self.read_or_forget(owner, &id, location).await {
+                Ok(plain) => {
+                    let prefer = move |inner: &Inner<D, L>| inner.owner.borrow_mut().prefer(&id, location);
+                    self.peers.ask(owner, prefer).await;
+                    return Ok(plain);
+                }
+                Err(other) => error = other,
+            }
+            tried.push(location);
+        }
+    }
+
+    /// Reads a chunk; a block that fails verification stops answering duplicates at once.
+    async fn read_or_forget(&self, owner: CoreId, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
+        let read = self.read_at(id, location).await;
+        if matches!(read, Err(ReadError::Corrupt { .. })) {
+            let id = *id;
+            let forget = move |inner: &Inner<D, L>| inner.owner.borrow_mut().forget(&id, location);
+            self.peers.ask(owner, forget).await;
+        }
+        read
+    }
+
+    async fn read_at(&self, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
+        let corrupt = |what: &str| ReadError::Corrupt { location, what: what.to_owned() };
+        let segment = self.segment(location.segment).await?;
+        let mut buf = self.read_piece(&segment, location.column, location.read_offset(), location.read_bytes()).await?;
+        let start = location.offset as usize % SECTOR_BYTES;
+        let bytes = buf.get_mut(start..).ok_or_else(|| corrupt("the block lies beyond the end of the segment"))?;
+        let block = chunk::open_block(&*segment.cipher, bytes).map_err(|error| corrupt(&error.to_string()))?;
+        let ordinal = usize::from(location.ordinal);
+        let found = block.entry.chunks.get(ordinal).ok_or_else(|| corrupt("the block has fewer chunks"))?;
+        if found.id != *id {
+            return Err(corrupt("the block holds another chunk"));
+        }
+        chunk::decode_chunk(&block.entry, block.payload, ordinal).map_err(|error| corrupt(&error.to_string()))
+    }
+
+    /// What is needed to read a segment, from its home the first time.
+    async fn segment(&self, id: SegmentId) -> Result<Arc<Segment>, ReadError> {
+        let home = self.home_of(id);
+        if let Some(known) = self.foreign.borrow().get(&id) {
+            return Ok(known.clone());
+        }
+        let found = self.peers.ask(home, move |inner: &Inner<D, L>| inner.segment_here(id)).await;
+        let segment = found.ok_or(ReadError::Stale(id))?;
+        if home != self.peers.me() {
+            self.foreign.borrow_mut().insert(id, segment.clone());
+        }
+        Ok(segment)
+    }
+
+    fn segment_here(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        self.home.borrow().get(&id).map(|home| home.segment.clone())
+    }
+
+    /// Reads `bytes` bytes at sector-aligned `offset` of a segment file; fewer at its end.
+    async fn read_piece(
+        &self,
+        segment: &Segment,
+        column: u8,
+        offset: u64,
+        bytes: usize,
+    ) -> Result<AlignedBuf, ReadError> {
+        let device = *segment.members.get(usize::from(column)).ok_or(ReadError::Stale(segment.id))?;
+        let failed = |source| ReadError::Device { device, segment: segment.id, source: Arc::new(source) };
+        let file = self.files.file(segment.id, column, device).await.map_err(failed)?;
+        let disk = self.files.disk(device).expect("invariant: an open file has a device");
+        let (read, mut buf) = file.read_at(disk.buffer(bytes), offset).await;
+        buf.set_len(read.map_err(failed)?);
+        Ok(buf)
+    }
+
+    /// Whether a row's table names exactly this chunk at this location.
+    ///
+    /// A table that cannot be read confirms nothing: the caller stores the chunk again, which is always safe.
+    pub(crate) async fn confirm(&self, id: &ChunkId, location: Location) -> bool {
+        if self.known.borrow_mut().confirm(id, location) {
+            self.tables_at_hand.set(self.tables_at_hand.get() + 1);
+            return true;
+        }
+        let home = self.home_of(location.segment);
+        let read = move |inner: Rc<Inner<D, L>>| async move { inner.row_chunks(location).await };
+        let Some(row) = self.peers.call(home, read).await else { return false };
+        self.tables_read.set(self.tables_read.get() + 1);
+        let here = row.chunks.contains(&(*id, location));
+        self.known.borrow_mut().keep(row);
+        here
+    }
+
+    /// The chunks of the row that holds `location`, which lies in a segment of this home.
+    async fn row_chunks(&self, location: Location) -> Option<RowChunks> {
+        let home = self.home.borrow().get(&location.segment)?.clone();
+        let place = home.rows.borrow().find(location)?.clone();
+        let table = self.read_table(&home.segment, &place).await.ok()??;
+        Some(RowChunks::of(home.segment.id, place.row, &table))
+    }
+
+    /// Reads a row's table from its first piece.
+    async fn read_table(&self, segment: &Segment, place: &RowPlace) -> Result<Option<RowTable>, ReadError> {
+        let piece = place.pieces[0];
+        let offset = u64::from(piece.offset_sectors) * SECTOR_BYTES as u64;
+        let mut buf = self.read_piece(segment, piece.column, offset, TABLE_READ_BYTES).await?;
+        let header = PieceHeader::parse(&buf).ok().filter(|header| {
+            header.tag == segment.tag && header.row.get() == place.row.0 && header.column == piece.column
+        });
+        let Some(header) = header else { return Ok(None) };
+        let head_bytes = header.head_bytes.get() as usize;
+        if head_bytes > buf.len() {
+            let bytes = head_bytes.next_multiple_of(SECTOR_BYTES);
+            buf = self.read_piece(segment, piece.column, offset, bytes).await?;
+        }
+        let Some(sealed) = table_of(&header, &buf) else { return Ok(None) };
+        Ok(open_table(&*segment.cipher, segment.tag, place.row, segment.geometry, sealed))
+    }
+}
