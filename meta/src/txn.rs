@@ -20,8 +20,8 @@ pub trait KvTxn {
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>);
     /// Removes `key`, if it is there.
     fn delete(&mut self, key: &[u8]);
-    /// Pairs of `range`, ascending by key.
-    fn range(&self, range: &KeyRange) -> impl Iterator<Item = (&[u8], &[u8])>;
+    /// Pairs of `range`, ascending by key. Keys are copies: a store need not hold them in one piece.
+    fn range(&self, range: &KeyRange) -> impl Iterator<Item = (Vec<u8>, &[u8])>;
 }
 
 /// Returns the record of `key`.

@@ -88,7 +88,7 @@ impl<'a> View<'a> {
         let pairs = self.state.range(&names).take(limit);
         pairs
             .map(|(key, value)| {
-                let name = keys::name_of(key).expect("invariant: names are UTF-8");
+                let name = keys::name_of(&key).expect("invariant: names are UTF-8");
                 (name.to_owned(), own::<Name>(value).inode)
             })
             .collect()

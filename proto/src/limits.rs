@@ -76,6 +76,9 @@ pub const WAL_FILE_BYTES_TARGET: u64 = 64 << 20;
 pub const WAL_RESERVE_BYTES: u64 = 4 << 20;
 /// Bytes of one frame of a metadata snapshot, its header and padding included.
 pub const SNAPSHOT_FRAME_BYTES_MAX: usize = 1 << 20;
+/// Bytes of old metadata values that are kept in memory for a snapshot that has yet to write them; changes beyond it wait
+/// for the snapshot to make progress.
+pub const SNAPSHOT_ASIDE_BYTES_MAX: usize = 64 << 20;
 /// Remembered results per client of the exactly-once window.
 pub const SESSION_RESULTS_MAX: usize = 64;
 /// Clients whose exactly-once window is remembered; the least recently used leaves first.

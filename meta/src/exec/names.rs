@@ -345,9 +345,9 @@ pub(super) fn remove_object(txn: &mut impl KvTxn, found: Name) {
         }
         Kind::Symlink => count(txn, |counters| counters.symlinks -= 1),
         Kind::File => {
-            let sizes = |(key, value): (&[u8], &[u8])| {
+            let sizes = |(key, value): (Vec<u8>, &[u8])| {
                 let content = own::<Version>(value).content;
-                (key.to_vec(), content.size(), content.inline_bytes())
+                (key, content.size(), content.inline_bytes())
             };
             let versions: Vec<_> = txn.range(&keys::versions(found.inode)).map(sizes).collect();
             for (key, ..) in &versions {

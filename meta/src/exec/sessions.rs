@@ -73,7 +73,7 @@ fn make_room(txn: &mut impl KvTxn, clock: &mut SessionClock) {
     if clock.clients < SESSION_CLIENTS_MAX as u64 {
         return;
     }
-    let oldest = txn.range(&keys::touches()).next().map(|(key, value)| (key.to_vec(), own::<Number>(value).0));
+    let oldest = txn.range(&keys::touches()).next().map(|(key, value)| (key, own::<Number>(value).0));
     let (touch, client) = oldest.expect("invariant: every client has a touch");
     txn.delete(&touch);
     txn.delete(&keys::client(client));

@@ -138,13 +138,13 @@ fn check_invariants(state: &State) {
     let mut entries: BTreeMap<InodeId, u64> = BTreeMap::new();
     let mut windows = 0;
     for (key, value) in state.range(&all) {
-        crate::record::check_pair(key, value).unwrap();
+        crate::record::check_pair(&key, value).unwrap();
         let number = || u64::from_be_bytes(key[1..9].try_into().unwrap());
-        match keys::kind(key).unwrap() {
+        match keys::kind(&key).unwrap() {
             KeyKind::Name => {
                 let name: Name = own(value);
                 let inode: Inode = load(state, &keys::inode(name.inode)).expect("a name leads to an inode");
-                assert_eq!((inode.parent, inode.name.as_str()), (InodeId(number()), keys::name_of(key).unwrap()));
+                assert_eq!((inode.parent, inode.name.as_str()), (InodeId(number()), keys::name_of(&key).unwrap()));
                 assert_eq!(inode.kind, name.kind);
                 *entries.entry(inode.parent).or_default() += 1;
             }

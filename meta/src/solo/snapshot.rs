@@ -21,7 +21,7 @@ use super::wal;
 use super::window::Window;
 use super::{DIRECTORY, Inner, SoloOptions, commit};
 use crate::record::check_pair;
-use crate::state::{SnapshotRun, State};
+use crate::state::{Loading, SnapshotRun, State};
 
 /// Name of a snapshot that is not complete.
 pub(super) const TEMPORARY_NAME: &str = "snapshot.tmp";
@@ -244,7 +244,7 @@ pub(super) async fn load<D: Disk>(options: &SoloOptions<D>, last_lsn: u64) -> Re
     let key = options.keys.unwrap(&wrapped, &header.wrap_context());
     let cipher = options.keys.cipher(&key.map_err(|source| OpenError::Key { file: name.clone(), source })?);
 
-    let mut state = State::default();
+    let mut loading = Loading::default();
     let mut pairs = 0u64;
     let mut offset = SECTOR_BYTES as u64;
     for index in 0..header.frames.get() {
@@ -262,25 +262,30 @@ pub(super) async fn load<D: Disk>(options: &SoloOptions<D>, last_lsn: u64) -> Re
         let mut body = bytes[HEADER_BYTES..].to_vec();
         let nonce = nonce(NonceKind::SnapshotFrame, index, 0);
         let plain = cipher.open(&nonce, &frame.associated(), &mut body).map_err(|_| corrupt(offset, Damage::Seal))?;
-        append_pairs(&mut state, plain, frame.pairs.get()).map_err(|what| corrupt(offset, what))?;
+        append_pairs(&mut loading, plain, frame.pairs.get()).map_err(|what| corrupt(offset, what))?;
         pairs += u64::from(frame.pairs.get());
         offset += ((HEADER_BYTES + body_bytes) as u64).next_multiple_of(SECTOR_BYTES as u64);
     }
     if pairs != header.pairs.get() {
         return Err(corrupt(0, Damage::Contents));
     }
-    Ok(Loaded { state, last_lsn: Lsn(last_lsn), wal_sequence: header.wal_sequence.get(), bytes: offset })
+    Ok(Loaded {
+        state: loading.finish(),
+        last_lsn: Lsn(last_lsn),
+        wal_sequence: header.wal_sequence.get(),
+        bytes: offset,
+    })
 }
 
-/// Adds the pairs of a frame to `state`; each is checked, and all must follow what is there.
-fn append_pairs(state: &mut State, mut plain: &[u8], pairs: u32) -> Result<(), Damage> {
+/// Adds the pairs of a frame to `loading`; each is checked, and all must follow what is there.
+fn append_pairs(loading: &mut Loading, mut plain: &[u8], pairs: u32) -> Result<(), Damage> {
     for _ in 0..pairs {
         let (head, rest) = plain.split_at_checked(PAIR_HEAD_BYTES).ok_or(Damage::Contents)?;
         let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes")) as usize;
         let (key, rest) = rest.split_at_checked(word(0)).ok_or(Damage::Contents)?;
         let (value, rest) = rest.split_at_checked(word(4)).ok_or(Damage::Contents)?;
         check_pair(key, value)?;
-        if !state.append(key, value) {
+        if !loading.append(key, value) {
             return Err(Damage::Contents);
         }
         plain = rest;
