@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use futures_channel::oneshot;
 use proto::Lsn;
 use proto::port::{Disk, runtime};
 
@@ -19,7 +20,7 @@ const APPLY_BURST: usize = 256;
 /// What the committer does next.
 enum Work {
     /// Give a snapshot its moment between batches.
-    StartSnapshot(futures_channel::oneshot::Sender<Result<snapshot::Start, SnapshotError>>),
+    StartSnapshot(oneshot::Sender<Result<snapshot::Start, SnapshotError>>),
     /// Commit these.
     Batch(Vec<Queued>),
 }
@@ -95,6 +96,7 @@ async fn commit<D: Disk>(inner: &Rc<Inner<D>>, writer: &mut WalWriter<D::File>, 
         if index % APPLY_BURST == APPLY_BURST - 1 {
             runtime::yield_now().await;
         }
+        wait_for_snapshot(inner).await;
         let response = {
             let mut core = inner.core.borrow_mut();
             core.last_applied.0 += 1;
@@ -111,6 +113,23 @@ async fn commit<D: Disk>(inner: &Rc<Inner<D>>, writer: &mut WalWriter<D::File>, 
     };
     if snapshot_is_due {
         drop(snapshot::start(inner));
+    }
+}
+
+/// Waits while the running snapshot keeps as many old values as it may. It ends whether it succeeds or fails, and needs
+/// nothing from the committer for that.
+async fn wait_for_snapshot<D: Disk>(inner: &Rc<Inner<D>>) {
+    loop {
+        let progress = {
+            let mut core = inner.core.borrow_mut();
+            if !core.state.must_wait_for_snapshot() {
+                return;
+            }
+            let (tell, progress) = oneshot::channel();
+            core.snapshots.progress = Some(tell);
+            progress
+        };
+        let _ = progress.await;
     }
 }
 

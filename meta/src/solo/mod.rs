@@ -15,6 +15,8 @@
 //! * One batch is in flight, by one task, which alone changes the state; views see whole commands.
 //! * A failed write or sync of the log stops the backend for good: what the disk holds is unknown, nothing is written
 //!   to that file again, and the next start decides by reading.
+//! * A snapshot keeps old values of what changes before it gets there, and no more than [`SNAPSHOT_ASIDE_BYTES_MAX`] of
+//!   them: then durable commands wait for it before they are applied.
 //! * Log sequence numbers have no gaps. A new file names the first it will hold, which settles for ever where the file
 //!   before it ended, whatever a torn write left behind that point.
 
@@ -33,6 +35,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_channel::oneshot;
+#[cfg(doc)]
+use proto::limits::SNAPSHOT_ASIDE_BYTES_MAX;
 use proto::limits::{COMMAND_BYTES_MAX, VIRTUAL_SHARDS, WAL_QUEUE_BYTES_MAX, WAL_QUEUE_COMMANDS_MAX};
 use proto::port::{Disk, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, InodeId, Lsn, VirtualShard};
@@ -116,6 +120,8 @@ struct Snapshots {
     start: Option<oneshot::Sender<Result<snapshot::Start, SnapshotError>>>,
     /// Told how the running snapshot ends.
     waiters: Vec<oneshot::Sender<Result<(), SnapshotError>>>,
+    /// The committer, while it waits for the running snapshot to make progress or to end.
+    progress: Option<oneshot::Sender<()>>,
     /// Bytes of log that are in no snapshot.
     wal_bytes: u64,
     /// Those of them that the running snapshot contains.
@@ -238,10 +244,17 @@ impl<D: Disk> Solo<D> {
         core.files.wals.values().sum::<u64>() + core.files.snapshots.values().sum::<u64>()
     }
 
-    /// Bytes of all keys and values in memory.
+    /// Bytes of all keys and values.
     #[must_use]
     pub fn state_bytes(&self) -> u64 {
         self.0.core.borrow().state.bytes()
+    }
+
+    /// Bytes of memory that they take: shared prefixes of keys are held once, and a running snapshot keeps old values.
+    /// What the allocator loses, up to a tenth, is not in it. Cost: a walk over all leaves, some 10 ns for each 4 KiB.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.0.core.borrow().state.memory_bytes()
     }
 
     /// Snapshots that failed since the start; the log grows until one succeeds.

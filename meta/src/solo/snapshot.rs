@@ -19,7 +19,7 @@ use zerocopy::IntoBytes;
 use super::error::{Damage, OpenError, SnapshotError};
 use super::wal;
 use super::window::Window;
-use super::{DIRECTORY, Inner, SoloOptions, commit};
+use super::{DIRECTORY, Inner, Snapshots, SoloOptions, commit};
 use crate::record::check_pair;
 use crate::state::{Loading, SnapshotRun, State};
 
@@ -72,6 +72,7 @@ async fn run<D: Disk>(inner: Rc<Inner<D>>) {
         let mut core = inner.core.borrow_mut();
         core.state.end_snapshot();
         let snapshots = &mut core.snapshots;
+        snapshots.tell_progress();
         snapshots.running = false;
         snapshots.failures += u64::from(result.is_err());
         snapshots.covered_wal_bytes = 0;
@@ -82,6 +83,15 @@ async fn run<D: Disk>(inner: Rc<Inner<D>>) {
     };
     for waiter in waiters {
         let _ = waiter.send(result.clone());
+    }
+}
+
+impl Snapshots {
+    /// Wakes the committer if it waits for the running snapshot.
+    fn tell_progress(&mut self) {
+        if let Some(waiting) = self.progress.take() {
+            let _ = waiting.send(());
+        }
     }
 }
 
@@ -166,7 +176,12 @@ async fn write<D: Disk>(inner: &Rc<Inner<D>>, start: &Start, name: &str) -> io::
     let mut offset = SECTOR_BYTES as u64;
     let (mut frames, mut pairs) = (0u64, 0u64);
     loop {
-        let run = inner.core.borrow_mut().state.next_run(FRAME_PLAIN_BYTES_MAX);
+        let run = {
+            let mut core = inner.core.borrow_mut();
+            let run = core.state.next_run(FRAME_PLAIN_BYTES_MAX);
+            core.snapshots.tell_progress();
+            run
+        };
         if run.pairs == 0 {
             break;
         }

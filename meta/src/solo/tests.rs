@@ -1,17 +1,21 @@
 //! The embedded backend over a disk that crashes, tears, fails and fills up.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use proto::limits::{SECTOR_BYTES, WAL_FILE_BYTES_TARGET};
+use proto::limits::{
+    MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SNAPSHOT_ASIDE_BYTES_MAX, WAL_FILE_BYTES_TARGET, WAL_RESERVE_BYTES,
+};
 use proto::port::KeyError;
-use proto::{ClusterId, DeviceId, VersionNumber};
+use proto::{ClusterId, DeviceId, DomainId, VersionNumber};
 
 use super::*;
 use crate::command::{Attributes, Condition, Content, Place, Session};
 use crate::exec::exec;
+use crate::manifest::ManifestEntry;
 use crate::testing::{MemDisk, Rng, TestKeys, block_on, run_for};
 
 const SHARD: VirtualShard = VirtualShard(3);
@@ -537,6 +541,84 @@ fn a_snapshot_during_writes_shows_the_state_of_its_moment() {
     }
     assert_eq!(loaded.state.digest(), expected.digest());
     assert!(loaded.bytes > 1 << 20, "more than one frame");
+}
+
+#[test]
+fn the_log_stays_short_under_steady_writes() {
+    const COMMAND_BYTES: usize = 1_000_000;
+    const SNAPSHOT_AFTER: u64 = 8 << 20;
+    let disk = MemDisk::default();
+    let options = SoloOptions { snapshot_after_wal_bytes: SNAPSHOT_AFTER, ..options(&disk) };
+    let files = disk.clone();
+    block_on(async move {
+        let solo = Solo::open(options).await.unwrap();
+        let mut longest = 0;
+        for _ in 0..120 {
+            solo.propose(SHARD, padding(COMMAND_BYTES)).await.unwrap();
+            longest = longest.max(solo.raw_bytes());
+            assert!(wals(&files).len() <= 3, "{:?}", wals(&files));
+        }
+        // The log before the snapshot, what came during it, and what each file reserves ahead.
+        assert!(longest <= SNAPSHOT_AFTER + 2 * COMMAND_BYTES as u64 + 3 * WAL_RESERVE_BYTES, "{longest} bytes");
+        assert_eq!(solo.snapshot_failures(), 0);
+    });
+}
+
+/// The limit on what a snapshot keeps is met by removing large manifests that it has yet to write.
+#[test]
+fn changes_beyond_what_a_snapshot_may_keep_wait_for_it() {
+    const FILES: usize = 1300;
+    let disk = MemDisk::default();
+    let (before, kept) = with_store(&disk, async |solo| {
+        let entries = vec![ManifestEntry { id: [7; 32], bytes: 1, location: 9 }; MANIFEST_PAGE_ENTRIES_MAX];
+        let size = entries.len() as u64;
+        let content = Content::Chunks { size, domain: DomainId(0), depth: 0, entries };
+        let domain = Command::CreateDomain {
+            domain: DomainId(0),
+            chunker: 1,
+            ring_key: 2,
+            wrap_nonce: [3; 12],
+            wrapped_key: [4; 48],
+        };
+        solo.propose(SHARD, domain).await.unwrap();
+        let name = |number: usize| format!("{number:04}");
+        for number in 0..FILES {
+            // Not through the log, which is not what is tested.
+            let Command::CommitFile { at, attributes, condition, .. } = put(&name(number), b"") else { unreachable!() };
+            let content = content.clone();
+            let command =
+                Command::CommitFile { at, content, attributes, condition, session: None, now_ns: 5, pin_epoch: 0 };
+            exec(&command, &mut solo.0.core.borrow_mut().state);
+        }
+        assert!(solo.state_bytes() > SNAPSHOT_ASIDE_BYTES_MAX as u64 + (4 << 20), "there is more than may be kept");
+        let before = solo.state_digest();
+        let most = Cell::new(0);
+        let answered = Cell::new(0);
+        let unlink = async |number: usize| {
+            let unlink =
+                Command::Unlink { parent: InodeId::ROOT, name: name(number), inode: None, session: None, now_ns: 6 };
+            let answer = solo.propose(SHARD, unlink).await.unwrap();
+            assert!(matches!(answer, Response::Unlinked { .. }));
+            let core = solo.0.core.borrow();
+            most.set(most.get().max(core.state.aside_bytes()));
+            answered.set(answered.get() + usize::from(core.snapshots.running));
+        };
+        // The last that the snapshot comes to go first.
+        let unlinks = join_all((0..FILES).rev().map(unlink));
+        let (snapshot, _) = futures_util::join!(solo.snapshot(), unlinks);
+        snapshot.unwrap();
+        let one_command = 100_000;
+        assert!(most.get() <= SNAPSHOT_ASIDE_BYTES_MAX + one_command, "{} bytes", most.get());
+        assert!(most.get() >= SNAPSHOT_ASIDE_BYTES_MAX, "the limit was met: {} bytes", most.get());
+        assert!(answered.get() > FILES / 2, "{} answers came during the snapshot", answered.get());
+        assert_eq!(solo.names(), [""; 0]);
+        (before, solo.last_applied())
+    });
+    let at = Lsn(kept.0 - FILES as u64);
+    let options = options(&disk);
+    let loaded =
+        block_on(async move { snapshot::load(&options, at.0).await.unwrap_or_else(|error| panic!("{error}")) });
+    assert_eq!(loaded.state.digest(), before, "the snapshot shows its moment");
 }
 
 /// Writers that put files until they are stopped, with snapshots in between. Names that were answered go to `answered`.
