@@ -124,3 +124,74 @@ impl<'a> View<'a> {
         load(self.state, &keys::domain(domain))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::command::{Attributes, Command, Condition, Place, Response};
+    use crate::exec::exec;
+
+    fn set(state: &mut State, name: &str, is_there: bool) {
+        let command = if is_there {
+            Command::CommitFile {
+                at: Place::in_directory(InodeId::ROOT, name),
+                content: Content::Inline(Vec::new()),
+                attributes: Attributes::default(),
+                condition: Condition::Any,
+                session: None,
+                now_ns: 1,
+                pin_epoch: 0,
+            }
+        } else {
+            Command::Unlink { parent: InodeId::ROOT, name: name.into(), inode: None, session: None, now_ns: 1 }
+        };
+        assert!(!matches!(exec(&command, state), Response::Failed(_)));
+    }
+
+    proptest! {
+        /// Names in several leaves and pages; some come and go, some stay.
+        #[test]
+        fn a_listing_in_pages_shows_each_name_that_stays_once(
+            before in prop::collection::btree_set("[a-d]{1,12}", 0..300),
+            changes in prop::collection::vec(("[a-d]{1,12}", any::<prop::sample::Index>(), any::<bool>()), 0..200),
+            changes_per_page in 0usize..20,
+            limit in 1usize..40,
+        ) {
+            let mut state = State::default();
+            exec(&Command::Format { now_ns: 1 }, &mut state);
+            before.iter().for_each(|name| set(&mut state, name, true));
+            let mut names = before.clone();
+            let (mut stayed, mut ever) = (before.clone(), before);
+            let mut changes = changes.into_iter();
+            let mut seen: Vec<String> = Vec::new();
+            loop {
+                let page = View::new(&state).list(InodeId::ROOT, seen.last().map(String::as_str), limit);
+                let is_last = page.len() < limit;
+                seen.extend(page.into_iter().map(|(name, _)| name));
+                if is_last {
+                    break;
+                }
+                for (new, old, comes) in changes.by_ref().take(changes_per_page) {
+                    if comes {
+                        set(&mut state, &new, true);
+                        names.insert(new.clone());
+                        ever.insert(new);
+                    } else if !names.is_empty() {
+                        let old = names.iter().nth(old.index(names.len())).unwrap().clone();
+                        set(&mut state, &old, false);
+                        names.remove(&old);
+                        stayed.remove(&old);
+                    }
+                }
+            }
+            prop_assert!(seen.is_sorted_by(|a, b| a < b), "in order, none twice");
+            let seen: BTreeSet<String> = seen.into_iter().collect();
+            prop_assert!(stayed.is_subset(&seen));
+            prop_assert!(seen.is_subset(&ever));
+        }
+    }
+}
