@@ -12,6 +12,8 @@
 //! What lies aside is bounded by whoever changes the state: see [`State::must_wait_for_snapshot`].
 
 mod leaf;
+#[cfg(test)]
+mod measure;
 mod pairs;
 #[cfg(test)]
 mod tests;
