@@ -113,6 +113,7 @@ pub struct World {
     key: [u8; 32],
     seals: Arc<Seals>,
     snapshot_after_wal_bytes: u64,
+    checkpoint_after_chunks: u64,
     /// Entries of a manifest page; few, so that small files have trees.
     pub manifest_page_entries: usize,
     /// Digest of the metadata at the last clean close, until something may have changed it.
@@ -179,6 +180,7 @@ impl World {
         NodeOptions {
             piece_bytes: PIECE_BYTES,
             snapshot_after_wal_bytes: self.snapshot_after_wal_bytes,
+            checkpoint_after_chunks: self.checkpoint_after_chunks,
             manifest_page_entries: self.manifest_page_entries,
             ..NodeOptions::new(disks, keys)
         }
@@ -297,6 +299,9 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
         Err(error) => return world.tolerate_failed_start(&error),
     };
     world.tally.count("starts");
+    if report.checkpoint_chunks > 0 {
+        world.tally.count("starts from an index checkpoint");
+    }
     let node = &nodes[0];
     world.phase.set(Phase::Checking);
     if let Some(digest) = world.closed.take() {
@@ -416,6 +421,7 @@ fn plan(simulation: &mut Simulation, random: &mut Random, settings: Settings) ->
         key,
         seals: Arc::default(),
         snapshot_after_wal_bytes: *random.pick(&[16 << 10, 64 << 10, 256 << 10, 64 << 20]),
+        checkpoint_after_chunks: *random.pick(&[1, 8, 64, 64 << 10]),
         manifest_page_entries: *random.pick(&[3, 8, MANIFEST_PAGE_ENTRIES_MAX]),
         closed: Cell::new(None),
     }

@@ -13,6 +13,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::codec::{self, DeviceIdDef, DomainIdDef, InodeIdDef, SegmentIdDef, Stored, VersionNumberDef};
 use crate::manifest::ManifestEntry;
+use crate::record::IndexCheckpoint;
 
 /// One change of the metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -160,6 +161,11 @@ pub enum Command {
         #[rkyv(with = SegmentIdDef)]
         segment: SegmentId,
     },
+    /// Replaces the checkpoint of the chunk index by one whose pages are durable. Answers `Checkpoint`.
+    CheckpointIndex {
+        /// The checkpoint.
+        checkpoint: IndexCheckpoint,
+    },
 }
 
 /// A name to be made: where, and which parents are made on the way.
@@ -305,6 +311,8 @@ pub enum Response {
     Segment,
     /// Nothing was changed.
     Failed(MetaError),
+    /// The checkpoint is the one that the next start loads.
+    Checkpoint,
 }
 
 /// Why a command or lookup failed. Nothing was changed.
@@ -442,7 +450,8 @@ impl Command {
             | Command::CreateDomain { .. }
             | Command::OpenSegment { .. }
             | Command::SealSegment { .. }
-            | Command::FreeSegment { .. } => None,
+            | Command::FreeSegment { .. }
+            | Command::CheckpointIndex { .. } => None,
         }
     }
 }
@@ -529,6 +538,16 @@ mod tests {
             },
             Command::SealSegment { segment: SegmentId(0x76), footer_offsets: vec![0x77, 0x78] },
             Command::FreeSegment { segment: SegmentId(0x79) },
+            Command::CheckpointIndex {
+                checkpoint: IndexCheckpoint {
+                    end: SegmentId(0x7a),
+                    except: vec![SegmentId(0x7b)],
+                    chunks: 0x7c,
+                    plain_bytes: 0x7d,
+                    stored_bytes: 0x7e,
+                    content: Content::Inline(vec![0x7f]),
+                },
+            },
         ]
     }
 
@@ -565,7 +584,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_damaged_commands_never_panics(example in 0usize..12, bit: prop::sample::Index, cut: prop::sample::Index) {
+        fn decoding_damaged_commands_never_panics(example in 0usize..13, bit: prop::sample::Index, cut: prop::sample::Index) {
             let mut bytes = examples()[example].encode();
             let bit = bit.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);

@@ -6,7 +6,7 @@
 //!   S client u64                    → ClientWindow  R touch u64                  → the client touched then
 //!   G segment u64                   → SegmentRecord K domain u64                 → DomainRecord
 //!   N slot u16                      → next inode counter of the slot
-//!   C c | C f | C s                 → Counters, garbage-collection fence, session clock
+//!   C c | C f | C s | C i           → Counters, garbage-collection fence, session clock, IndexCheckpoint
 //! ```
 //!
 //! All numbers are big-endian. `E`, `L`, `Q`, `T`, `U` and `X` are kept for change events, locks, quota, transactions
@@ -32,6 +32,9 @@ pub(crate) const FENCE: &[u8] = b"Cf";
 /// Clock of the exactly-once windows.
 pub(crate) const SESSION_CLOCK: &[u8] = b"Cs";
 
+/// The checkpoint of the chunk index.
+pub(crate) const INDEX_CHECKPOINT: &[u8] = b"Ci";
+
 /// Which record a key leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyKind {
@@ -47,6 +50,7 @@ pub(crate) enum KeyKind {
     Counters,
     Fence,
     SessionClock,
+    IndexCheckpoint,
 }
 
 /// Returns what `key` leads to; `None` if it is no key of this version.
@@ -65,6 +69,7 @@ pub(crate) fn kind(key: &[u8]) -> Option<KeyKind> {
             COUNTERS => KeyKind::Counters,
             FENCE => KeyKind::Fence,
             SESSION_CLOCK => KeyKind::SessionClock,
+            INDEX_CHECKPOINT => KeyKind::IndexCheckpoint,
             _ => return None,
         },
         _ => return None,

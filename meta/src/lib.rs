@@ -31,6 +31,6 @@ pub mod view;
 pub use command::{Attributes, Command, Condition, Content, Limit, MetaError, Place, Response, Session};
 pub use exec::exec;
 pub use manifest::{ManifestEntry, decode_page, encode_page};
-pub use record::{Counters, DomainRecord, Inode, SegmentRecord, SegmentState};
+pub use record::{Counters, DomainRecord, IndexCheckpoint, Inode, SegmentRecord, SegmentState};
 pub use solo::{Damage, OpenError, ProposeError, SnapshotError, Solo, SoloOptions};
 pub use view::{Found, View};

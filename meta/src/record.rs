@@ -177,6 +177,25 @@ impl DomainRecord {
     }
 }
 
+/// Where a checkpoint of the chunk index lies, and which segments it covers: those below `end` but for `except`.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct IndexCheckpoint {
+    /// Above every segment that it covers.
+    #[rkyv(with = SegmentIdDef)]
+    pub end: SegmentId,
+    /// Segments below `end` that it does not cover, ascending.
+    #[rkyv(with = Map<SegmentIdDef>)]
+    pub except: Vec<SegmentId>,
+    /// Distinct chunks in covered segments.
+    pub chunks: u64,
+    /// Their plain bytes.
+    pub plain_bytes: u64,
+    /// Their bytes after compression.
+    pub stored_bytes: u64,
+    /// Its pages.
+    pub content: Content,
+}
+
 /// Names each record in messages.
 macro_rules! stored {
     ($($record:ident: $what:literal),* $(,)?) => {
@@ -189,7 +208,7 @@ macro_rules! stored {
 stored!(
     Inode: "inode", Name: "name", Directory: "directory", Version: "file version", ClientWindow: "client window",
     SessionClock: "session clock", Number: "number", Counters: "counters", SegmentRecord: "segment record",
-    DomainRecord: "domain record",
+    DomainRecord: "domain record", IndexCheckpoint: "index checkpoint",
 );
 
 /// Checks a pair that comes from outside: that the key is one of ours and leads to a value of its kind.
@@ -210,5 +229,6 @@ pub(crate) fn check_pair(key: &[u8], value: &[u8]) -> Result<(), FormatError> {
         KeyKind::Domain => access::<DomainRecord>(value).map(drop),
         KeyKind::Counters => access::<Counters>(value).map(drop),
         KeyKind::SessionClock => access::<SessionClock>(value).map(drop),
+        KeyKind::IndexCheckpoint => access::<IndexCheckpoint>(value).map(drop),
     }
 }

@@ -8,7 +8,7 @@ use proto::{DomainId, InodeId, SegmentId, VersionNumber};
 
 use crate::command::{Content, MetaError};
 use crate::keys;
-use crate::record::{Counters, DomainRecord, Inode, Name, SegmentRecord, Version};
+use crate::record::{Counters, DomainRecord, IndexCheckpoint, Inode, Name, SegmentRecord, Version};
 use crate::state::State;
 use crate::txn::{KvTxn, load, own};
 
@@ -116,6 +116,12 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn segment(&self, segment: SegmentId) -> Option<SegmentRecord> {
         load(self.state, &keys::segment(segment))
+    }
+
+    /// The last checkpoint of the chunk index; `None` if none was taken.
+    #[must_use]
+    pub fn index_checkpoint(&self) -> Option<IndexCheckpoint> {
+        load(self.state, keys::INDEX_CHECKPOINT)
     }
 
     /// A dedup domain; `None` if it was never registered.

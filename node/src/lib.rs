@@ -6,6 +6,7 @@
 //! * [`mod@write`]: stream → cut → id → lookup → compress → row → durable → manifest → commit → acknowledged.
 //! * [`manifest`]: the list of a file's chunks; long ones are trees of stored pages.
 //! * [`read`]: manifest → location → block → verified bytes.
+//! * `checkpoint`: pages of the chunk index, so that a start need not read all segments.
 //! * [`namespace`]: stat, list, make, move, remove, commit; `calls`: the same from any core.
 //!
 //! A node has one [`Node`] on each of its cores. Each cuts, stores and reads on its own queues; chunks are found through
@@ -17,7 +18,9 @@
 //! * What is read back is verified or it is an error that names file and range, never wrong bytes.
 //! * One request holds at most [`proto::limits::REQUEST_BYTES_MAX`], whatever the size of the file.
 
+mod barrier;
 mod calls;
+mod checkpoint;
 pub mod error;
 pub mod info;
 pub mod manifest;
@@ -26,6 +29,7 @@ pub mod open;
 pub mod read;
 pub mod write;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -41,7 +45,7 @@ pub use error::{ChangeError, FileReadError, OpenError, PutError};
 pub use info::FileInfo;
 pub use meta::{Attributes, Condition, ProposeError, Session, SnapshotError};
 pub use namespace::{ListPage, Namespace, Removal, Target};
-pub use open::{CoreEnds, NodeOptions, OpenReport, StartPlan};
+pub use open::{CoreEnds, NodeOptions, OpenReport, StartPlan, Started};
 pub use read::{ByteRange, FileReader};
 pub use write::{FileWriter, PutOptions};
 
@@ -60,6 +64,10 @@ struct Inner<D: Disk> {
     store: Store<D, MetaLog<D>>,
     domain: Domain,
     manifest_page_entries: usize,
+    checkpoint_after_chunks: u64,
+    /// Checkpoints of the index that this start took.
+    checkpoints: Cell<u64>,
+    checkpoints_failed: Cell<u64>,
 }
 
 /// A dedup domain, opened.
@@ -95,6 +103,10 @@ pub struct NodeStats {
     pub store: StoreStats,
     /// Bytes of the metadata log and its snapshots.
     pub metadata_bytes: u64,
+    /// Checkpoints of the chunk index that were taken since the start, asked of the first core.
+    pub index_checkpoints: u64,
+    /// Those that failed; the next settled segment is a reason to try again.
+    pub index_checkpoints_failed: u64,
     /// Bytes of the devices.
     pub capacity_bytes: u64,
     /// Bytes of the devices that are free.
@@ -122,6 +134,8 @@ impl<D: Disk> Node<D> {
             symlinks: counters.symlinks,
             store: self.0.store.stats().await,
             metadata_bytes,
+            index_checkpoints: self.0.checkpoints.get(),
+            index_checkpoints_failed: self.0.checkpoints_failed.get(),
             ..NodeStats::default()
         };
         for disk in &self.0.disks {
@@ -178,6 +192,10 @@ impl<D: Disk> SegmentLog for MetaLog<D> {
             now_ns: runtime::unix_ns(),
         })
         .await
+    }
+
+    async fn settled(&self) {
+        self.0.ask(NAMESPACE_CORE, |names: &Namespace<D>| names.segment_settled()).await;
     }
 
     async fn sealed(&self, segment: proto::SegmentId, footer_offsets: Vec<u64>) -> Result<(), String> {

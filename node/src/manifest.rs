@@ -14,7 +14,7 @@ use proto::limits::{MANIFEST_DEPTH_MAX, MANIFEST_PAGE_ENTRIES_MAX, UPLOAD_WINDOW
 use proto::port::Disk;
 use proto::{ChunkId, DomainId, Location};
 use shard::row::CompressedBlock;
-use shard::{ReadError, StoreError, Stored};
+use shard::{ReadError, StoreError, Stored, Underway};
 
 use crate::Inner;
 
@@ -29,6 +29,11 @@ pub(crate) struct StoredChunk {
 }
 
 impl StoredChunk {
+    /// A chunk that is being written.
+    pub(crate) fn underway(id: ChunkId, plain_bytes: u32, underway: Underway) -> StoredChunk {
+        StoredChunk { id, plain_bytes, stored: Stored::Underway(underway) }
+    }
+
     /// Bytes that wait in memory on behalf of this upload.
     fn waiting_bytes(&self) -> usize {
         match &self.stored {
@@ -81,16 +86,24 @@ pub(crate) struct ManifestBuilder {
     levels: Vec<Vec<ManifestEntry>>,
     size: u64,
     page_entries_max: usize,
+    domain: DomainId,
 }
 
 impl ManifestBuilder {
-    /// Returns a builder of pages of up to `page_entries_max` entries.
+    /// Returns a builder of pages of up to `page_entries_max` entries over chunks of `domain`.
     ///
     /// # Panics
     /// If that is below 2 or above [`MANIFEST_PAGE_ENTRIES_MAX`].
-    pub(crate) fn new(page_entries_max: usize) -> ManifestBuilder {
+    pub(crate) fn new(page_entries_max: usize, domain: DomainId) -> ManifestBuilder {
         assert!((2..=MANIFEST_PAGE_ENTRIES_MAX).contains(&page_entries_max), "invariant: a tree branches");
-        ManifestBuilder { window: VecDeque::new(), window_bytes: 0, levels: Vec::new(), size: 0, page_entries_max }
+        ManifestBuilder {
+            window: VecDeque::new(),
+            window_bytes: 0,
+            levels: Vec::new(),
+            size: 0,
+            page_entries_max,
+            domain,
+        }
     }
 
     /// Whether no chunk was added.
@@ -114,18 +127,14 @@ impl ManifestBuilder {
     /// Waits until everything is durable and returns the content to commit.
     ///
     /// Errors: a chunk's or page's.
-    pub(crate) async fn finish<D: Disk>(
-        mut self,
-        node: &Rc<Inner<D>>,
-        domain: DomainId,
-    ) -> Result<Content, StoreError> {
+    pub(crate) async fn finish<D: Disk>(mut self, node: &Rc<Inner<D>>) -> Result<Content, StoreError> {
         while !self.window.is_empty() {
             self.settle_first(node).await?;
         }
         let mut depth = 0;
         while depth + 1 < self.levels.len() {
             let page = std::mem::take(self.level(depth));
-            let entry = store_page(node, &page).await?;
+            let entry = store_page(node, self.domain, &page).await?;
             depth += 1;
             self.add(node, depth, entry).await?;
         }
@@ -133,7 +142,7 @@ impl ManifestBuilder {
         assert!(depth <= usize::from(MANIFEST_DEPTH_MAX), "invariant: four levels hold any file");
         let listed: u64 = entries.iter().map(|entry| entry.bytes).sum();
         assert_eq!(listed, self.size, "invariant: the manifest lists every byte of the file");
-        Ok(Content::Chunks { size: self.size, domain, depth: depth as u8, entries })
+        Ok(Content::Chunks { size: self.size, domain: self.domain, depth: depth as u8, entries })
     }
 
     async fn settle_first<D: Disk>(&mut self, node: &Rc<Inner<D>>) -> Result<(), StoreError> {
@@ -152,7 +161,7 @@ impl ManifestBuilder {
     ) -> Result<(), StoreError> {
         while self.level(level).len() == self.page_entries_max {
             let page = std::mem::replace(self.level(level), vec![entry]);
-            entry = store_page(node, &page).await?;
+            entry = store_page(node, self.domain, &page).await?;
             level += 1;
         }
         self.level(level).push(entry);
@@ -168,11 +177,20 @@ impl ManifestBuilder {
 }
 
 /// Stores a page and returns the entry for it.
-async fn store_page<D: Disk>(node: &Rc<Inner<D>>, page: &[ManifestEntry]) -> Result<ManifestEntry, StoreError> {
+async fn store_page<D: Disk>(
+    node: &Rc<Inner<D>>,
+    domain: DomainId,
+    page: &[ManifestEntry],
+) -> Result<ManifestEntry, StoreError> {
     let encoded = encode_page(page);
-    let whole = 0..encoded.len();
-    let chunk = node.store_chunks(&Rc::new(encoded), vec![whole]).await.pop();
-    let stored = settle(node, chunk.expect("invariant: an answer for each chunk")).await?;
+    let chunk = if domain == DomainId::CHECKPOINTS {
+        node.store_page(encoded).await?
+    } else {
+        let whole = 0..encoded.len();
+        let chunk = node.store_chunks(&Rc::new(encoded), vec![whole]).await.pop();
+        chunk.expect("invariant: an answer for each chunk")
+    };
+    let stored = settle(node, chunk).await?;
     let bytes = page.iter().map(|entry| entry.bytes).sum();
     Ok(ManifestEntry { bytes, ..stored })
 }

@@ -2,6 +2,11 @@
 //!
 //! One core of a node has the [`Namespace`]; the others reach it through [`Node`](crate::Node)'s calls.
 
+use std::cell::RefCell;
+use std::future::Future;
+
+use futures_channel::oneshot;
+use futures_util::FutureExt;
 use meta::{Attributes, Command, Content, Inode, MetaError, Place, ProposeError, Response, Session, Solo};
 use proto::api::Kind;
 use proto::limits::LIST_PAGE_ENTRIES_MAX;
@@ -10,6 +15,7 @@ use proto::port::{Disk, runtime};
 use proto::{ClusterId, FileId, InodeId, VersionNumber};
 
 use crate::GROUP;
+use crate::barrier::Barrier;
 use crate::error::ChangeError;
 use crate::info::FileInfo;
 use crate::write::{Committed, PutOptions};
@@ -68,6 +74,29 @@ pub struct AttributeChange {
 pub struct Namespace<D: Disk> {
     pub(crate) meta: Solo<D>,
     pub(crate) cluster: ClusterId,
+    /// Where the cores wait for each other while they start.
+    pub(crate) barrier: Barrier,
+    /// Who wants to hear of the next segment that is settled.
+    settled: RefCell<Option<oneshot::Sender<()>>>,
+}
+
+impl<D: Disk> Namespace<D> {
+    pub(crate) fn new(meta: Solo<D>, cluster: ClusterId) -> Namespace<D> {
+        Namespace { meta, cluster, barrier: Barrier::default(), settled: RefCell::default() }
+    }
+
+    /// A segment takes no more appends.
+    pub(crate) fn segment_settled(&self) {
+        // An error means the same as a message.
+        self.settled.take();
+    }
+
+    /// Completes when the next segment is settled. One caller at a time.
+    pub(crate) fn next_settled(&self) -> impl Future<Output = ()> + use<D> {
+        let (tell, settled) = oneshot::channel();
+        *self.settled.borrow_mut() = Some(tell);
+        settled.map(|_| ())
+    }
 }
 
 /// One object on the way down of a recursive removal, and the name that led to it.

@@ -5,6 +5,7 @@
 //!
 //! The first core does what is to be done once and hands a [`StartPlan`] to all.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::atomic::AtomicU64;
 
 use chunk::{ChunkerId, DomainKey, chunker};
 use futures_util::future::try_join_all;
-use meta::{Command, SegmentRecord, SegmentState, Solo, SoloOptions};
+use meta::{Command, IndexCheckpoint, SegmentRecord, SegmentState, Solo, SoloOptions};
 use net::mailbox::{MailboxEnd, mailboxes};
 use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, SUPERBLOCK_HAS_METADATA, Superblock};
 use proto::limits::{CORES_MAX, MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES};
@@ -20,8 +21,9 @@ use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, Geometry};
 use shard::recovery::{ListedSegment, ListedState};
 use shard::segment::{Member, SEGMENT_DIR, piece_name};
-use shard::{Recovered, Store, StoreOptions, superblock};
+use shard::{Recovered, Store, StoreOptions, Volume, superblock};
 
+use crate::checkpoint::{self, Cover};
 use crate::error::{ChangeError, OpenError};
 use crate::{DEFAULT_DOMAIN, Domain, GROUP, Inner, MetaLog, NAMESPACE_CORE, Namespace, Node};
 
@@ -42,6 +44,8 @@ pub struct NodeOptions<D> {
     pub snapshot_after_wal_bytes: u64,
     /// Entries of one manifest page; fewer in simulation, so that small files have deep trees.
     pub manifest_page_entries: usize,
+    /// New chunks after which a checkpoint of the index is taken, unless the index is much larger; fewer in simulation.
+    pub checkpoint_after_chunks: u64,
 }
 
 impl<D> NodeOptions<D> {
@@ -54,6 +58,7 @@ impl<D> NodeOptions<D> {
             piece_bytes: SEGMENT_PIECE_BYTES,
             snapshot_after_wal_bytes: 64 << 20,
             manifest_page_entries: MANIFEST_PAGE_ENTRIES_MAX,
+            checkpoint_after_chunks: 64 << 10,
         }
     }
 }
@@ -69,6 +74,19 @@ pub struct OpenReport {
     pub segments: usize,
     /// Chunks indexed.
     pub chunks: u64,
+    /// Those of them that the checkpoint of the index had; the others were read in their segments.
+    pub checkpoint_chunks: u64,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// What happened while one core was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Started {
+    /// Segments recovered.
+    pub segments: usize,
+    /// Chunks of the whole node that the checkpoint of the index had; the first core tells.
+    pub checkpoint_chunks: u64,
     /// What an operator should know.
     pub warnings: Vec<String>,
 }
@@ -103,6 +121,7 @@ pub struct StartPlan {
     domain_key: [u8; 32],
     chunker: ChunkerId,
     segments: Arc<[ListedSegment]>,
+    checkpoint: Option<Arc<IndexCheckpoint>>,
     reserving_bytes: Arc<AtomicU64>,
 }
 
@@ -113,8 +132,8 @@ impl<D: Disk> Node<D> {
     pub async fn open(options: NodeOptions<D>) -> Result<(Node<D>, OpenReport), OpenError> {
         let (namespace, plan, mut report) = prepare(&options).await?;
         let ends = CoreEnds::new(1).pop().expect("invariant: one core has one end");
-        let (node, recovered) = Node::start(options, plan, Some(namespace), ends).await?;
-        report.add(recovered);
+        let (node, started) = Node::start(options, plan, Some(namespace), ends).await?;
+        report.add(started);
         report.chunks = node.0.store.stats().await.chunks;
         Ok((node, report))
     }
@@ -128,7 +147,7 @@ impl<D: Disk> Node<D> {
         plan: StartPlan,
         namespace: Option<Namespace<D>>,
         ends: CoreEnds<D>,
-    ) -> Result<(Node<D>, Recovered), OpenError> {
+    ) -> Result<(Node<D>, Started), OpenError> {
         let names = ends.names.open();
         assert_eq!(namespace.is_some(), names.me() == NAMESPACE_CORE, "invariant: one core has the namespace");
         if let Some(namespace) = namespace {
@@ -144,20 +163,26 @@ impl<D: Disk> Node<D> {
             log: MetaLog(names.clone()),
             incarnation: plan.incarnation,
             piece_bytes: options.piece_bytes,
-            reserving_bytes: plan.reserving_bytes,
+            reserving_bytes: plan.reserving_bytes.clone(),
         };
         let store = Store::open(store_options, ends.stores);
-        let recovered = store.recover(&plan.segments).await?;
         let chunker = chunker(plan.chunker).ok_or(OpenError::UnknownChunker(plan.chunker.0))?;
-        let inner = Inner {
+        let inner = Rc::new(Inner {
             cluster: plan.cluster,
             disks: options.disks,
             names,
             store,
             domain: Domain { id: DEFAULT_DOMAIN, key: DomainKey::new(plan.domain_key), chunker },
             manifest_page_entries: options.manifest_page_entries,
-        };
-        Ok((Node(Rc::new(inner)), recovered))
+            checkpoint_after_chunks: options.checkpoint_after_chunks,
+            checkpoints: Cell::new(0),
+            checkpoints_failed: Cell::new(0),
+        });
+        let started = recover(&inner, &plan).await?;
+        if inner.names.me() == NAMESPACE_CORE {
+            runtime::spawn(checkpoint::keep_taking(inner.clone(), started.checkpoint_chunks));
+        }
+        Ok((Node(inner), started))
     }
 
     /// Starts a node whose `cores` cores share this thread, as the simulator has it. `options` is asked once for each.
@@ -172,8 +197,8 @@ impl<D: Disk> Node<D> {
         let start = |ends| Node::start(options(), plan.clone(), namespace.take(), ends);
         let started = try_join_all(CoreEnds::new(cores).into_iter().map(start)).await?;
         let mut nodes = Vec::with_capacity(cores);
-        for (node, recovered) in started {
-            report.add(recovered);
+        for (node, started) in started {
+            report.add(started);
             nodes.push(node);
         }
         report.chunks = nodes[0].0.store.stats().await.chunks;
@@ -181,11 +206,58 @@ impl<D: Disk> Node<D> {
     }
 }
 
+/// Fills the index: from its last checkpoint and the tail, or from all segments. Ends once all cores have.
+async fn recover<D: Disk>(node: &Inner<D>, plan: &StartPlan) -> Result<Started, OpenError> {
+    let cores = node.names.count();
+    let all = async |yes: bool| {
+        let arrive = move |names: Rc<Namespace<D>>| async move { names.barrier.arrive(cores, yes).await };
+        node.names.call(NAMESPACE_CORE, arrive).await
+    };
+    let store = &node.store;
+    let mut checkpoint_chunks = 0;
+    let mut recovered;
+    if let Some(checkpoint) = &plan.checkpoint {
+        let cover = Arc::new(Cover::of(checkpoint, &plan.segments));
+        recovered = store.recover(&plan.segments, |segment| cover.has(segment)).await?;
+        // The pages lie in segments of all homes.
+        all(true).await;
+        let loaded = checkpoint::load(node, checkpoint, &cover).await;
+        if let Err(why) = &loaded {
+            let warning = format!("the checkpoint of the chunk index was passed over, all segments are read: {why}");
+            recovered.warnings.push(warning);
+        }
+        if all(loaded.is_ok()).await {
+            if node.names.me() == NAMESPACE_CORE {
+                checkpoint_chunks = checkpoint.chunks;
+                store.add_volume(volume_of(checkpoint));
+            }
+        } else {
+            store.reset();
+            all(true).await;
+            let again = store.recover(&plan.segments, |_| false).await?;
+            recovered.warnings.extend(again.warnings);
+        }
+    } else {
+        recovered = store.recover(&plan.segments, |_| false).await?;
+    }
+    all(true).await;
+    store.complete();
+    all(true).await;
+    let Recovered { segments, warnings } = recovered;
+    Ok(Started { segments, checkpoint_chunks, warnings })
+}
+
+fn volume_of(checkpoint: &IndexCheckpoint) -> Volume {
+    let IndexCheckpoint { chunks, plain_bytes, stored_bytes, .. } = *checkpoint;
+    Volume { chunks, plain_bytes, stored_bytes }
+}
+
 impl OpenReport {
-    /// Adds what one core recovered.
-    pub fn add(&mut self, recovered: Recovered) {
-        self.segments += recovered.segments;
-        self.warnings.extend(recovered.warnings);
+    /// Adds what the start of one core found.
+    pub fn add(&mut self, started: Started) {
+        self.segments += started.segments;
+        self.checkpoint_chunks += started.checkpoint_chunks;
+        self.warnings.extend(started.warnings);
     }
 }
 
@@ -225,9 +297,10 @@ pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>,
         domain_key,
         chunker,
         segments: segments.into(),
+        checkpoint: meta.view(|view| view.index_checkpoint()).map(Arc::new),
         reserving_bytes: Arc::default(),
     };
-    Ok((Namespace { meta, cluster }, plan, report))
+    Ok((Namespace::new(meta, cluster), plan, report))
 }
 
 /// Reads all superblocks, formats blank devices, and raises the incarnation on every device.

@@ -69,7 +69,7 @@ impl<D: Disk> Node<D> {
         if path.names().is_empty() {
             return Err(ChangeError::Root);
         }
-        let manifest = ManifestBuilder::new(self.0.manifest_page_entries);
+        let manifest = ManifestBuilder::new(self.0.manifest_page_entries, self.0.domain.id);
         Ok(FileWriter { node: self.clone(), path, options, buffer: Vec::new(), manifest, torn: false })
     }
 }
@@ -104,7 +104,7 @@ impl<D: Disk> FileWriter<D> {
             Content::Inline(std::mem::take(&mut self.buffer))
         } else {
             self.cut(InputEnd::Last).await?;
-            self.manifest.finish(&self.node.0, self.node.0.domain.id).await?
+            self.manifest.finish(&self.node.0).await?
         };
         Ok(self.node.commit(self.path, content, self.options).await?)
     }

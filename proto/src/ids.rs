@@ -97,6 +97,11 @@ number!(
     "{:016x}"
 );
 
+impl DomainId {
+    /// No tenant's: the pages of checkpoints of the chunk index, which are no chunks of the index themselves.
+    pub const CHECKPOINTS: DomainId = DomainId(u64::MAX);
+}
+
 impl InodeId {
     /// The root directory.
     pub const ROOT: InodeId = InodeId(1);

@@ -10,6 +10,7 @@
 //! * [`segment`]: an open segment (append, seal) and a known segment (read); [`rows`]: where its rows lie.
 //! * `open`: new segments, and recovery over all segments; [`recovery`]: what one segment holds, believed only as far
 //!   as it proves itself.
+//! * `checkpoint`: what a checkpoint of the index takes from each core and gives back.
 //! * [`files`] and [`recent`]: bounded caches.
 //! * [`superblock`]: who a device is, and the incarnation that makes segment ids unique.
 //!
@@ -20,6 +21,7 @@
 //! * A hit is an answer only after all 32 bytes of the id matched in the row's table.
 //! * Whoever claimed a chunk inserts or abandons it, whatever becomes of the request.
 
+mod checkpoint;
 pub mod error;
 pub mod files;
 mod known;
@@ -36,7 +38,9 @@ pub mod superblock;
 mod wait;
 mod writer;
 
+pub use checkpoint::{PageCursor, Settled};
 pub use error::{ReadError, RecoverError, SegmentError, StoreError};
 pub use open::{METADATA_RESERVE_BYTES, Recovered};
+pub use owner::Volume;
 pub use segment::{Member, SegmentLog};
 pub use store::{Store, StoreOptions, StoreStats, Stored, Underway};

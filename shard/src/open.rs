@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::{StreamExt, stream};
-use net::mailbox::Cores;
 use proto::disk::RowTable;
 use proto::port::Disk;
-use proto::{ChunkId, CoreId, SegmentId};
+use proto::{ChunkId, CoreId, DomainId, Location, SegmentId};
 
 use crate::error::{RecoverError, SegmentError, StoreError};
 use crate::known::RowChunks;
 use crate::owner::DurableChunk;
-use crate::recovery::{ListedSegment, RecoveredSegment, recover_segment};
-use crate::row::SealedRow;
+use crate::recovery::{Depth, ListedSegment, ListedState, RecoveredSegment, recover_segment};
+use crate::row::{RowPlace, SealedRow};
+use crate::rows::Rows;
 use crate::segment::{HomeSegment, Member, OpenSegment, SegmentLog, SegmentSpec};
 use crate::store::{Inner, Store};
 use crate::writer::{RowSink, RowWriter};
@@ -38,30 +38,54 @@ pub struct Recovered {
 }
 
 impl<D: Disk, L: SegmentLog> Store<D, L> {
-    /// Recovers those of the `listed` segments whose home this core is, enters their chunks with the owners, and waits
-    /// until the other cores have done the same: from then on absence may be believed.
+    /// Recovers those of the `listed` segments whose home this core is and enters their chunks with the owners.
     ///
+    /// Of segments that are `covered` by a checkpoint of the index only the headers are read.
     /// Cost: memory for the tables of a few segments, whatever their number.
     /// Errors: [`RecoverError`]; the node must not start without a segment, or acknowledged data would be missing.
-    pub async fn recover(&self, listed: &[ListedSegment]) -> Result<Recovered, RecoverError> {
+    pub async fn recover(
+        &self,
+        listed: &[ListedSegment],
+        covered: impl Fn(SegmentId) -> bool,
+    ) -> Result<Recovered, RecoverError> {
         let inner = self.inner();
-        let options = &inner.options;
         let mine = listed.iter().filter(|listed| inner.home_of(listed.id) == inner.peers.me());
-        let recoveries = mine.map(|listed| recover_segment(listed, &options.members, options.cluster, &*options.keys));
+        let recoveries = mine.map(|listed| {
+            let depth = if covered(listed.id) { Depth::Header } else { Depth::Rows };
+            async move { (listed, inner.recover_listed(listed, depth).await) }
+        });
         let mut recoveries = stream::iter(recoveries).buffered(RECOVERIES_INFLIGHT_MAX);
         let mut report = Recovered::default();
-        while let Some(recovered) = recoveries.next().await {
+        while let Some((listed, recovered)) = recoveries.next().await {
             report.segments += 1;
-            inner.take(recovered?, &mut report).await?;
+            inner.take(listed, recovered?, &mut report).await?;
         }
-        inner.tell_recovered().await;
         Ok(report)
+    }
+
+    /// Says that the owner on this core has got all chunks: from now on absence may be believed.
+    pub fn complete(&self) {
+        self.inner().owner.borrow_mut().complete();
     }
 }
 
 impl<D: Disk, L: SegmentLog> Inner<D, L> {
+    pub(crate) async fn recover_listed(
+        &self,
+        listed: &ListedSegment,
+        depth: Depth,
+    ) -> Result<RecoveredSegment, RecoverError> {
+        let options = &self.options;
+        recover_segment(listed, &options.members, options.cluster, &*options.keys, depth).await
+    }
+
     /// Makes a recovered segment one of this home, and enters its chunks.
-    async fn take(&self, recovered: RecoveredSegment, report: &mut Recovered) -> Result<(), RecoverError> {
+    async fn take(
+        &self,
+        listed: &ListedSegment,
+        recovered: RecoveredSegment,
+        report: &mut Recovered,
+    ) -> Result<(), RecoverError> {
         let RecoveredSegment { segment, rows, file_bytes, newly_sealed, mut warnings } = recovered;
         let id = segment.id;
         report.warnings.append(&mut warnings);
@@ -69,11 +93,31 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             let sealed = self.options.log.sealed(id, Vec::new()).await;
             sealed.map_err(|what| RecoverError::Log { segment: id, what })?;
         }
+        let rows = match rows {
+            Some(rows) => Some(self.enter_rows(id, rows).await),
+            None => None,
+        };
+        let home = HomeSegment {
+            segment: Arc::new(segment),
+            rows: RefCell::new(rows),
+            footers: match &listed.state {
+                ListedState::Open => Vec::new(),
+                ListedState::Sealed(footers) => footers.clone(),
+            },
+            file_bytes: Cell::new(file_bytes),
+            settled: Cell::new(true),
+        };
+        self.home.borrow_mut().insert(id, Rc::new(home));
+        Ok(())
+    }
+
+    /// Enters the chunks of recovered rows with their owners; returns where the rows lie.
+    async fn enter_rows(&self, segment: SegmentId, rows: Vec<(RowPlace, RowTable)>) -> Rows {
         let mut batches: BTreeMap<CoreId, Vec<DurableChunk>> = BTreeMap::new();
-        let mut places = Vec::with_capacity(rows.len());
+        let mut places = Rows::default();
         for (place, table) in rows {
             places.push(place);
-            for (owner, mut chunks) in self.by_owner(durable_chunks(id, &table), |chunk| chunk.id) {
+            for (owner, mut chunks) in self.by_owner(durable_chunks(segment, &table), |chunk| chunk.id) {
                 let batch = batches.entry(owner).or_default();
                 batch.append(&mut chunks);
                 if batch.len() >= RECOVERED_BATCH_CHUNKS {
@@ -84,34 +128,28 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         for (owner, batch) in batches {
             self.enter_recovered(owner, batch).await;
         }
-        let home = HomeSegment {
-            segment: Arc::new(segment),
-            rows: RefCell::new(places.into_iter().collect()),
-            file_bytes: Cell::new(file_bytes),
-        };
-        self.home.borrow_mut().insert(id, Rc::new(home));
-        Ok(())
+        places
     }
 
     async fn enter_recovered(&self, owner: CoreId, chunks: Vec<DurableChunk>) {
         self.peers.ask(owner, move |inner: &Inner<D, L>| inner.owner.borrow_mut().recover(&chunks)).await;
     }
 
-    /// Tells all cores that this one has entered everything, and waits until all have.
-    async fn tell_recovered(&self) {
-        let peers: &Cores<Inner<D, L>> = &self.peers;
-        for core in 0..peers.count() {
-            peers.ask(CoreId(core as u16), Inner::peer_recovered).await;
+    /// Where the row lies that holds `location`, which is in a segment of this home; `None` if there is no such row.
+    pub(crate) async fn row_place(&self, home: &HomeSegment, location: Location) -> Option<RowPlace> {
+        if home.rows.borrow().is_none() {
+            let segment = &home.segment;
+            let listed = ListedSegment {
+                id: segment.id,
+                members: segment.members.clone(),
+                geometry: segment.geometry,
+                state: ListedState::Sealed(home.footers.clone()),
+            };
+            let read = self.recover_listed(&listed, Depth::Rows).await.ok()?;
+            let places = read.rows?.into_iter().map(|(place, _)| place);
+            *home.rows.borrow_mut() = Some(places.collect());
         }
-        self.recovery.until(|| (self.recovered.get() == self.peers.count()).then_some(())).await;
-    }
-
-    fn peer_recovered(&self) {
-        self.recovered.set(self.recovered.get() + 1);
-        if self.recovered.get() == self.peers.count() {
-            self.owner.borrow_mut().complete();
-            self.recovery.wake();
-        }
+        home.rows.borrow().as_ref().and_then(|rows| rows.find(location).cloned())
     }
 
     /// Opens a segment on those of `candidates` that have most space.
@@ -169,8 +207,6 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
 }
 
 impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
-    type Log = L;
-
     fn writer(&self) -> &RowWriter {
         &self.writer
     }
@@ -183,8 +219,11 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
         opened
     }
 
-    fn log(&self) -> &L {
-        &self.options.log
+    async fn seal(&self, segment: OpenSegment<D>) {
+        let home = segment.home.clone();
+        segment.seal(&self.options.log).await;
+        home.settled.set(true);
+        self.options.log.settled().await;
     }
 
     async fn row_durable(&self, home: &HomeSegment, row: &SealedRow) {
@@ -198,9 +237,10 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
     }
 }
 
-/// The chunks of a durable row.
+/// The chunks of a durable row, without the pages of the index's own checkpoints.
 fn durable_chunks(segment: SegmentId, table: &RowTable) -> impl Iterator<Item = DurableChunk> + '_ {
-    table.blocks.iter().flat_map(move |block| {
+    let blocks = table.blocks.iter().filter(|block| block.entry.domain != DomainId::CHECKPOINTS);
+    blocks.flat_map(move |block| {
         block.entry.chunks.iter().enumerate().map(move |(ordinal, chunk)| DurableChunk {
             id: chunk.id,
             location: block.location(segment, ordinal as u16),

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_channel::oneshot;
 use index::{Coverage, Index, Lookup};
-use proto::{ChunkId, CoreId, Location};
+use proto::{ChunkId, CoreId, Location, SegmentId};
 
 use crate::error::StoreError;
 
@@ -45,6 +45,39 @@ pub(crate) struct DurableChunk {
     pub(crate) stored_bytes: u32,
 }
 
+/// How much the owners know of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Distinct chunks.
+    pub chunks: u64,
+    /// Their plain bytes.
+    pub plain_bytes: u64,
+    /// Their bytes after compression.
+    pub stored_bytes: u64,
+}
+
+impl Volume {
+    fn of(chunk: &DurableChunk) -> Volume {
+        Volume { chunks: 1, plain_bytes: u64::from(chunk.plain_bytes), stored_bytes: u64::from(chunk.stored_bytes) }
+    }
+
+    fn without(self, other: Volume) -> Volume {
+        Volume {
+            chunks: self.chunks.saturating_sub(other.chunks),
+            plain_bytes: self.plain_bytes.saturating_sub(other.plain_bytes),
+            stored_bytes: self.stored_bytes.saturating_sub(other.stored_bytes),
+        }
+    }
+}
+
+impl std::ops::AddAssign for Volume {
+    fn add_assign(&mut self, other: Volume) {
+        self.chunks += other.chunks;
+        self.plain_bytes += other.plain_bytes;
+        self.stored_bytes += other.stored_bytes;
+    }
+}
+
 /// A chunk that is being written.
 #[derive(Debug)]
 struct Underway {
@@ -59,13 +92,21 @@ pub(crate) struct Owner {
     underway: BTreeMap<ChunkId, Underway>,
     /// Chunks that are stored more than once, because a copy could not be confirmed when they came again.
     other_copies: BTreeMap<ChunkId, BTreeSet<Location>>,
-    pub(crate) unique_bytes: u64,
-    pub(crate) stored_bytes: u64,
+    /// By the segment that the index names for them.
+    volumes: BTreeMap<SegmentId, Volume>,
+    /// In segments that the checkpoint which was loaded at the start covered.
+    covered: Volume,
 }
 
 impl Owner {
     pub(crate) fn new(index: Index) -> Owner {
-        Owner { index, underway: BTreeMap::new(), other_copies: BTreeMap::new(), unique_bytes: 0, stored_bytes: 0 }
+        Owner {
+            index,
+            underway: BTreeMap::new(),
+            other_copies: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            covered: Volume::default(),
+        }
     }
 
     /// Answers for each chunk, in order; `asker` writes those that are his.
@@ -79,7 +120,7 @@ impl Owner {
             underway.waiting.push(tell);
             return Claim::Underway { writer: underway.writer, durable };
         }
-        match self.index.lookup(&wanted.id) {
+        match self.index.lookup_and_pin(&wanted.id) {
             Lookup::Found(location) if wanted.disbelieved != Some(location) => Claim::Candidate(location),
             // An incomplete index costs a duplicate, no more.
             Lookup::Found(_) | Lookup::Absent | Lookup::Unknown => {
@@ -123,11 +164,13 @@ impl Owner {
                         self.remember_copy(chunk.id, copy);
                     }
                 }
+                if known.segment != answers.segment {
+                    let before = self.volumes.get_mut(&known.segment).unwrap_or(&mut self.covered);
+                    *before = before.without(Volume::of(chunk));
+                    *self.volumes.entry(answers.segment).or_default() += Volume::of(chunk);
+                }
             }
-            Lookup::Absent | Lookup::Unknown => {
-                self.unique_bytes += u64::from(chunk.plain_bytes);
-                self.stored_bytes += u64::from(chunk.stored_bytes);
-            }
+            Lookup::Absent | Lookup::Unknown => *self.volumes.entry(answers.segment).or_default() += Volume::of(chunk),
         }
         self.index.insert(&chunk.id, answers);
     }
@@ -139,6 +182,28 @@ impl Owner {
                 let _ = waiting.send(Err(error.clone()));
             }
         }
+    }
+
+    /// What is known in segments for which `covered` holds; those that a loaded checkpoint covered count always.
+    pub(crate) fn volume(&self, covered: impl Fn(SegmentId) -> bool) -> Volume {
+        let mut sum = self.covered;
+        self.volumes.iter().filter(|(segment, _)| covered(**segment)).for_each(|(_, volume)| sum += *volume);
+        sum
+    }
+
+    /// Counts what a loaded checkpoint covered.
+    pub(crate) fn add_covered(&mut self, volume: Volume) {
+        self.covered += volume;
+    }
+
+    /// Segments that hold one of several copies of a chunk.
+    pub(crate) fn segments_of_copies(&self) -> BTreeSet<SegmentId> {
+        let indexed = |id: &ChunkId| match self.index.lookup(id) {
+            Lookup::Found(location) => Some(location),
+            Lookup::Absent | Lookup::Unknown => None,
+        };
+        let copies = self.other_copies.iter().flat_map(|(id, copies)| copies.iter().copied().chain(indexed(id)));
+        copies.map(|copy| copy.segment).collect()
     }
 
     /// Says that the index is complete.
@@ -178,13 +243,13 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::SegmentId;
+    use proto::VirtualShard;
 
     const A: CoreId = CoreId(0);
     const B: CoreId = CoreId(1);
 
     fn owner() -> Owner {
-        let mut owner = Owner::new(Index::new());
+        let mut owner = Owner::new(Index::new((0..64).map(VirtualShard)));
         owner.complete();
         owner
     }
@@ -234,7 +299,10 @@ mod tests {
         assert!(matches!(ask(&mut owner, B, id, Some(location(1))), Claim::Underway { .. }));
         owner.insert(&[chunk(id, 2)]);
         assert!(matches!(ask(&mut owner, B, id, Some(location(1))), Claim::Candidate(at) if at == location(2)));
-        assert_eq!((owner.unique_bytes, owner.stored_bytes), (10, 5), "two copies are one chunk");
+        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        assert_eq!(owner.volume(|_| true), one, "two copies are one chunk");
+        assert_eq!(owner.volume(|segment| segment == SegmentId(2)), one, "it counts where the index finds it");
+        assert_eq!(owner.segments_of_copies(), [SegmentId(1), SegmentId(2)].into());
         assert_eq!(owner.next_copy(&id, &[location(2)]), Some(location(1)), "the other copy is remembered");
     }
 

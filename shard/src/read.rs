@@ -126,7 +126,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     /// The chunks of the row that holds `location`, which lies in a segment of this home.
     async fn row_chunks(&self, location: Location) -> Option<RowChunks> {
         let home = self.home.borrow().get(&location.segment)?.clone();
-        let place = home.rows.borrow().find(location)?.clone();
+        let place = self.row_place(&home, location).await?;
         let table = self.read_table(&home.segment, &place).await.ok()??;
         Some(RowChunks::of(home.segment.id, place.row, &table))
     }

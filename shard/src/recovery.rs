@@ -49,14 +49,23 @@ pub enum ListedState {
 pub struct RecoveredSegment {
     /// The segment.
     pub segment: Segment,
-    /// Its rows, in the order of their numbers.
-    pub rows: Vec<(RowPlace, RowTable)>,
+    /// Its rows, in the order of their numbers; `None` if they were not asked for.
+    pub rows: Option<Vec<(RowPlace, RowTable)>>,
     /// Bytes of its files on all devices.
     pub file_bytes: u64,
     /// Whether the metadata should now list it as sealed without footer.
     pub newly_sealed: bool,
     /// What an operator should know: a footer that did not verify, rows that were incomplete.
     pub warnings: Vec<String>,
+}
+
+/// How much of a segment is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What reading its blocks takes: a checkpoint of the index has the chunks. An open segment is read in whole.
+    Header,
+    /// All its rows as well.
+    Rows,
 }
 
 /// Recovers one listed segment.
@@ -67,6 +76,7 @@ pub async fn recover_segment<D: Disk>(
     members: &[Member<D>],
     cluster: ClusterId,
     keys: &dyn KeyProvider,
+    depth: Depth,
 ) -> Result<RecoveredSegment, RecoverError> {
     let id = listed.id;
     let mut columns = Vec::with_capacity(listed.members.len());
@@ -81,14 +91,16 @@ pub async fn recover_segment<D: Disk>(
     let (header, cipher) = read_header(listed, &columns[0], cluster, keys).await?;
     let segment = Segment { id, tag: header.tag, geometry: listed.geometry, members: listed.members.clone(), cipher };
     let file_bytes = columns.iter().map(|column| column.bytes).sum();
-    let mut recovered =
-        RecoveredSegment { segment, rows: Vec::new(), file_bytes, newly_sealed: false, warnings: Vec::new() };
+    let mut recovered = RecoveredSegment { segment, rows: None, file_bytes, newly_sealed: false, warnings: Vec::new() };
+    if depth == Depth::Header && listed.state != ListedState::Open {
+        return Ok(recovered);
+    }
     if let ListedState::Sealed(offsets) = &listed.state
         && !offsets.is_empty()
     {
         for (column, offset) in columns.iter().zip(offsets) {
             if let Some(rows) = read_footer(&recovered.segment, column, *offset).await {
-                recovered.rows = rows;
+                recovered.rows = Some(rows);
                 return Ok(recovered);
             }
         }
@@ -133,7 +145,7 @@ pub async fn recover_segment<D: Disk>(
         recovered.newly_sealed = true;
         recovered.file_bytes = file_bytes;
     }
-    recovered.rows = rows;
+    recovered.rows = Some(rows);
     Ok(recovered)
 }
 

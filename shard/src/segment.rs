@@ -48,6 +48,8 @@ pub struct SegmentOpened {
 pub trait SegmentLog: 'static {
     /// Records an opened segment durably. The error is for people.
     async fn opened(&self, opened: SegmentOpened) -> Result<(), String>;
+    /// Hears that a segment takes no more appends and all its chunks have entered the index.
+    async fn settled(&self);
     /// Records a sealed segment durably, with the offset of each column's footer (none if it has no footer).
     async fn sealed(&self, segment: SegmentId, footer_offsets: Vec<u64>) -> Result<(), String>;
 }
@@ -77,10 +79,14 @@ impl std::fmt::Debug for Segment {
 pub struct HomeSegment {
     /// What readers need.
     pub segment: Arc<Segment>,
-    /// Its durable rows.
-    pub rows: RefCell<Rows>,
+    /// Its durable rows; `None` until somebody needs those of a segment that a checkpoint of the index covered.
+    pub rows: RefCell<Option<Rows>>,
+    /// Offset of each column's footer as the start found it listed; none if it has no footer.
+    pub footers: Vec<u64>,
     /// Bytes of its files on all devices.
     pub file_bytes: Cell<u64>,
+    /// It takes no more appends, and the owners have all its chunks: a checkpoint of the index may cover it.
+    pub settled: Cell<bool>,
 }
 
 /// Name of one column's file on its device.
@@ -116,6 +122,8 @@ pub struct OpenSegment<D: Disk> {
     cursors: Vec<u64>,
     piece_bytes: u64,
     next_row: u64,
+    /// Durable rows.
+    rows: u32,
     footer_body: Vec<u8>,
     footer_blocks: u32,
 }
@@ -164,8 +172,10 @@ impl<D: Disk> OpenSegment<D> {
             Segment { id: spec.id, tag, geometry: spec.geometry, members: devices, cipher: spec.keys.cipher(&key) };
         let home = HomeSegment {
             segment: Arc::new(segment),
-            rows: RefCell::default(),
+            rows: RefCell::new(Some(Rows::default())),
+            footers: Vec::new(),
             file_bytes: Cell::new(spec.piece_bytes * columns as u64),
+            settled: Cell::new(false),
         };
         Ok(OpenSegment {
             home: Rc::new(home),
@@ -174,6 +184,7 @@ impl<D: Disk> OpenSegment<D> {
             cursors: vec![SECTOR_BYTES as u64; columns],
             piece_bytes: spec.piece_bytes,
             next_row: 1,
+            rows: 0,
             footer_body: Vec::new(),
             footer_blocks: 0,
         })
@@ -240,7 +251,13 @@ impl<D: Disk> OpenSegment<D> {
         }
         encode_footer_row(&mut self.footer_body, &sealed.place, &sealed.table);
         self.footer_blocks += sealed.table.blocks.len() as u32;
-        self.home.rows.borrow_mut().push(sealed.place.clone());
+        self.home
+            .rows
+            .borrow_mut()
+            .as_mut()
+            .expect("invariant: an open segment has its rows")
+            .push(sealed.place.clone());
+        self.rows += 1;
         Ok((self, sealed))
     }
 
@@ -271,7 +288,7 @@ impl<D: Disk> OpenSegment<D> {
                 tag: segment.tag,
                 device: segment.members[column],
                 nonce_row: row.into(),
-                rows: (self.home.rows.borrow().len() as u32).into(),
+                rows: self.rows.into(),
                 blocks: self.footer_blocks.into(),
                 body_bytes: (body.len() as u64).into(),
                 body_checksum: checksum(&body).into(),

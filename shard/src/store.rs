@@ -20,19 +20,18 @@ use std::sync::atomic::AtomicU64;
 use ec::Code;
 use futures_channel::oneshot;
 use futures_util::future::{Either, join_all, select};
-use index::Index;
 use net::mailbox::{Cores, MailboxEnd};
 use proto::limits::SEGMENT_PIECE_BYTES;
 use proto::port::{Disk, KeyProvider, runtime};
 use proto::{ChunkId, ClusterId, CoreId, Geometry, Location, SegmentId, VirtualShard};
 
+use crate::checkpoint::new_owner;
 use crate::error::{ReadError, StoreError};
 use crate::files::SegmentFiles;
 use crate::known::KnownChunks;
 use crate::owner::{Claim, DurableChunk, Owner, Wanted};
 use crate::row::CompressedBlock;
 use crate::segment::{HomeSegment, Member, Segment, SegmentLog};
-use crate::wait::WaitList;
 use crate::writer::{RowWriter, start_lanes};
 
 /// Smallest piece: room for the longest row and its footer.
@@ -73,8 +72,8 @@ pub enum Stored {
 
 /// A chunk that is being written.
 pub struct Underway {
-    writer: CoreId,
-    durable: oneshot::Receiver<Result<Location, StoreError>>,
+    pub(crate) writer: CoreId,
+    pub(crate) durable: oneshot::Receiver<Result<Location, StoreError>>,
     /// Bytes that wait in memory because of this call; 0 if somebody else writes the chunk.
     pub waiting_bytes: usize,
 }
@@ -129,9 +128,6 @@ pub struct Inner<D: Disk, L: SegmentLog> {
     pub(crate) next_segment: Cell<u64>,
     pub(crate) tables_at_hand: Cell<u64>,
     pub(crate) tables_read: Cell<u64>,
-    /// Cores that have entered all that they recovered.
-    pub(crate) recovered: Cell<usize>,
-    pub(crate) recovery: WaitList,
 }
 
 /// See the module. Handles are cheap to clone.
@@ -164,14 +160,12 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
             options,
             home: RefCell::default(),
             foreign: RefCell::default(),
-            owner: RefCell::new(Owner::new(Index::new())),
+            owner: RefCell::new(new_owner(peers.me(), peers.count())),
             known: RefCell::default(),
             writer: RowWriter::default(),
             next_segment: Cell::new(u64::from(peers.me().0) + peers.count() as u64),
             tables_at_hand: Cell::new(0),
             tables_read: Cell::new(0),
-            recovered: Cell::new(0),
-            recovery: WaitList::default(),
             peers,
         });
         inner.peers.start(inner.clone());
@@ -243,7 +237,7 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
 }
 
 /// The core that owns a virtual shard among `cores`.
-fn owner_of(shard: VirtualShard, cores: usize) -> CoreId {
+pub(crate) fn owner_of(shard: VirtualShard, cores: usize) -> CoreId {
     CoreId((usize::from(shard.0) % cores) as u16)
 }
 
@@ -360,10 +354,11 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     fn stats(&self) -> StoreStats {
         let home = self.home.borrow();
         let owner = self.owner.borrow();
+        let volume = owner.volume(|_| true);
         StoreStats {
             chunks: owner.index.chunks(),
-            unique_bytes: owner.unique_bytes,
-            stored_bytes: owner.stored_bytes,
+            unique_bytes: volume.plain_bytes,
+            stored_bytes: volume.stored_bytes,
             file_bytes: home.values().map(|segment| segment.file_bytes.get()).sum(),
             segments: home.len() as u64,
             index_memory_bytes: owner.index.memory_bytes() as u64,

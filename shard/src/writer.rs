@@ -15,15 +15,15 @@ use proto::{ChunkId, Location};
 
 use crate::error::{SegmentError, StoreError};
 use crate::row::{CompressedBlock, SealedRow};
-use crate::segment::{HomeSegment, OpenSegment, SegmentLog};
+use crate::segment::{HomeSegment, OpenSegment};
 use crate::wait::WaitList;
 
 /// Where lanes get segments from and hand finished rows to.
 pub(crate) trait RowSink<D: Disk>: 'static {
-    type Log: SegmentLog;
     fn writer(&self) -> &RowWriter;
     async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError>;
-    fn log(&self) -> &Self::Log;
+    /// Seals a segment whose rows were all handed over.
+    async fn seal(&self, segment: OpenSegment<D>);
     /// Called once all pieces are durable, before the writers learn of it.
     async fn row_durable(&self, segment: &HomeSegment, row: &SealedRow);
     /// Called when a row could not be made durable.
@@ -146,7 +146,7 @@ async fn run_lane<D: Disk>(sink: &impl RowSink<D>, code: &Code) {
         }
     }
     if let Some(segment) = open {
-        segment.seal(sink.log()).await;
+        sink.seal(segment).await;
     }
 }
 
@@ -158,13 +158,20 @@ async fn write_row<D: Disk>(
     blocks: &[CompressedBlock],
 ) -> Result<Vec<Location>, StoreError> {
     if let Some(full) = open.take_if(|segment| !segment.fits(blocks)) {
-        full.seal(sink.log()).await;
+        sink.seal(full).await;
     }
     let segment = match open.take() {
         Some(segment) => segment,
         None => sink.open_segment().await?,
     };
-    let (segment, row) = segment.append(code, blocks).await?;
+    let home = segment.home.clone();
+    let (segment, row) = match segment.append(code, blocks).await {
+        Ok(appended) => appended,
+        Err(error) => {
+            home.settled.set(true);
+            return Err(error);
+        }
+    };
     sink.row_durable(&segment.home, &row).await;
     let id = segment.home.segment.id;
     let locations = row.table.blocks.iter().map(|block| block.location(id, 0)).collect();

@@ -67,6 +67,7 @@ fn apply(command: &Command, txn: &mut impl KvTxn) -> Response {
         Command::OpenSegment { .. } => registry::open_segment(txn, command),
         Command::SealSegment { segment, footer_offsets } => registry::seal_segment(txn, *segment, footer_offsets),
         Command::FreeSegment { segment } => registry::free_segment(txn, *segment),
+        Command::CheckpointIndex { checkpoint } => registry::checkpoint_index(txn, checkpoint),
     };
     result.unwrap_or_else(Response::Failed)
 }

@@ -1,10 +1,10 @@
-//! Dedup domains, and the list of segments that recovery believes.
+//! Dedup domains, the list of segments that recovery believes, and the checkpoint of the chunk index.
 
 use proto::{Geometry, SegmentId};
 
 use crate::command::{Command, MetaError, Response};
 use crate::keys;
-use crate::record::{DomainRecord, SegmentRecord, SegmentState};
+use crate::record::{DomainRecord, IndexCheckpoint, SegmentRecord, SegmentState};
 use crate::txn::{KvTxn, load, store};
 
 /// Registers a domain; the very same again changes nothing.
@@ -78,4 +78,10 @@ pub(super) fn free_segment(txn: &mut impl KvTxn, segment: SegmentId) -> Result<R
         store(txn, key, &record);
     }
     Ok(Response::Segment)
+}
+
+/// Replaces the checkpoint of the chunk index.
+pub(super) fn checkpoint_index(txn: &mut impl KvTxn, checkpoint: &IndexCheckpoint) -> Result<Response, MetaError> {
+    store(txn, keys::INDEX_CHECKPOINT.to_vec(), checkpoint);
+    Ok(Response::Checkpoint)
 }

@@ -136,18 +136,18 @@ async fn on_core(
     let CoreInput { socket, ends, plan } = input;
     let start = |namespace, Shared { plan, keys, token }: Shared| async {
         let started = Node::start(NodeOptions::new(disks.clone(), keys), plan, namespace, ends).await;
-        let (node, recovered) = started.map_err(|error| portable(&error))?;
+        let (node, started) = started.map_err(|error| portable(&error))?;
         let peer = Rc::new(Peer::new());
         cores.start(peer.clone());
         let app = App::new(node.clone(), directories.len(), token, cores.clone(), &peer);
-        anyhow::Ok((node, app, peer, recovered))
+        anyhow::Ok((node, app, peer, started))
     };
     let handed_on = match plan {
         Plan::Take(plan) => {
             // The first core has failed, and says why.
             let Ok(shared) = plan.await else { return Ok(()) };
-            let (_node, app, peer, recovered) = start(None, shared).await?;
-            tell(&OpenReport { warnings: recovered.warnings, ..OpenReport::default() });
+            let (_node, app, peer, started) = start(None, shared).await?;
+            tell(&started.warnings);
             let listener = Listener::new(socket).context("cannot listen")?;
             {
                 let accepting = pin!(accept(listener, &app, peer.drain()));
@@ -172,8 +172,8 @@ async fn on_core(
             // A core that is gone has failed, and says why.
             let _ = core.send(shared.clone());
         }
-        let (node, app, peer, recovered) = start(Some(namespace), shared).await?;
-        report.add(recovered);
+        let (node, app, peer, started) = start(Some(namespace), shared).await?;
+        report.add(started);
         let store = node.stats().await.context("a disk does not tell its free space")?.store;
         (report.segments, report.chunks) = (store.segments as usize, store.chunks);
         anyhow::Ok((node, app, peer, report))
@@ -182,7 +182,7 @@ async fn on_core(
         Either::Left((opened, _)) => opened?,
         Either::Right(_) => return Err(StoppedEarly.into()),
     };
-    tell(&report);
+    tell(&report.warnings);
     if report.formatted {
         eprintln!("formatted the data directories");
     }
@@ -217,8 +217,8 @@ async fn on_core(
 }
 
 /// Tells the operator what a core's start found.
-fn tell(report: &OpenReport) {
-    for warning in &report.warnings {
+fn tell(warnings: &[String]) {
+    for warning in warnings {
         eprintln!("warning: {warning}");
     }
 }

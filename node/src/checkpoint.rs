@@ -1,0 +1,156 @@
+//! Checkpoints of the chunk index: pages in the node's own segments, their root in the metadata.
+//!
+//! ```text
+//!   take   which segments are settled ─▶ pages of every core ─▶ rows durable ─▶ root committed
+//!   load   root ─▶ pages, shared among the cores ─▶ their owners          tail: the other segments, replayed
+//! ```
+//!
+//! The index is derived, so a checkpoint may be late, and one that does not verify is passed over: then all segments are
+//! replayed. A crash while one is taken leaves blocks that nothing refers to.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use chunk::compress;
+use meta::{Command, Content, IndexCheckpoint};
+use proto::disk::{BlockEntry, ChunkEntry};
+use proto::port::Disk;
+use proto::{CoreId, DomainId, SegmentId};
+use shard::recovery::ListedSegment;
+use shard::row::CompressedBlock;
+use shard::{PageCursor, StoreError, Volume};
+
+use crate::error::ChangeError;
+use crate::manifest::{ManifestBuilder, ManifestCursor, StoredChunk, read_chunk};
+use crate::{Inner, NAMESPACE_CORE};
+
+/// Part of the index that may be in segments a checkpoint does not cover before the next one is taken: it bounds what a
+/// start replays, and what checkpoints cost.
+const TAIL_PART: u64 = 8;
+
+/// Which segments a checkpoint covers, of those that the metadata still lists.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cover {
+    end: SegmentId,
+    /// Ascending.
+    except: Vec<SegmentId>,
+    /// Ascending.
+    listed: Vec<SegmentId>,
+}
+
+impl Cover {
+    /// What `checkpoint` covers of the `listed` segments.
+    pub(crate) fn of(checkpoint: &IndexCheckpoint, listed: &[ListedSegment]) -> Cover {
+        let listed = listed.iter().map(|segment| segment.id).collect();
+        Cover { end: checkpoint.end, except: checkpoint.except.clone(), listed }
+    }
+
+    pub(crate) fn has(&self, segment: SegmentId) -> bool {
+        segment < self.end
+            && self.except.binary_search(&segment).is_err()
+            && self.listed.binary_search(&segment).is_ok()
+    }
+}
+
+/// A checkpoint was not taken; the one before stays.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckpointError {
+    /// A page was not written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The root was not committed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+}
+
+/// Takes checkpoints for as long as the node lives, one at a time, at the start and whenever a segment was settled, if
+/// enough chunks lie in the tail. Runs on the core that has the namespace.
+pub(crate) async fn keep_taking<D: Disk>(node: Rc<Inner<D>>, mut covered_chunks: u64) {
+    loop {
+        let settled = node.names.ask(NAMESPACE_CORE, |names| names.next_settled()).await;
+        let chunks = node.store.stats().await.chunks;
+        if chunks.saturating_sub(covered_chunks) >= node.checkpoint_after_chunks.max(chunks / TAIL_PART) {
+            match take(&node).await {
+                Ok(volume) => {
+                    covered_chunks = volume.chunks;
+                    node.checkpoints.set(node.checkpoints.get() + 1);
+                }
+                // The disk may be full, or the node closing: the next settled segment is reason enough to try again.
+                Err(_) => node.checkpoints_failed.set(node.checkpoints_failed.get() + 1),
+            }
+        }
+        settled.await;
+    }
+}
+
+/// Takes one checkpoint; returns how much it covers.
+async fn take<D: Disk>(node: &Rc<Inner<D>>) -> Result<Volume, CheckpointError> {
+    let settled = node.store.settled().await;
+    let mut pages = ManifestBuilder::new(node.manifest_page_entries, DomainId::CHECKPOINTS);
+    for core in 0..node.names.count() as u16 {
+        let mut cursor = PageCursor::default();
+        while let Some((page, next)) = node.store.export(CoreId(core), cursor).await {
+            pages.push(node, node.store_page(page).await?).await?;
+            cursor = next;
+        }
+    }
+    let (end, except) = (settled.end, Arc::new(settled.except));
+    let uncovered = except.clone();
+    let volume = node.store.volume(move |segment| segment < end && uncovered.binary_search(&segment).is_err()).await;
+    let content = pages.finish(node).await?;
+    let checkpoint = IndexCheckpoint {
+        end,
+        except: except.to_vec(),
+        chunks: volume.chunks,
+        plain_bytes: volume.plain_bytes,
+        stored_bytes: volume.stored_bytes,
+        content,
+    };
+    let propose = move |names: Rc<crate::Namespace<D>>| async move {
+        names.propose(Command::CheckpointIndex { checkpoint }).await
+    };
+    node.names.call(NAMESPACE_CORE, propose).await?;
+    Ok(volume)
+}
+
+/// Loads this core's share of a checkpoint. Errors are for people.
+pub(crate) async fn load<D: Disk>(
+    node: &Inner<D>,
+    checkpoint: &IndexCheckpoint,
+    cover: &Arc<Cover>,
+) -> Result<(), String> {
+    let Content::Chunks { depth, entries, .. } = &checkpoint.content else {
+        return Err("its root is no list of pages".to_owned());
+    };
+    let (me, cores) = (usize::from(node.names.me().0), node.names.count());
+    let mut cursor = ManifestCursor::new(entries.clone(), *depth);
+    let (mut offset, mut number) = (0, 0);
+    while let Some(page) = cursor.next(node, offset).await.map_err(|(_, error)| error.to_string())? {
+        offset = page.offset + page.entry.bytes;
+        if number % cores == me {
+            let bytes = read_chunk(node, &page.entry).await.map_err(|error| error.to_string())?;
+            let cover = cover.clone();
+            let imported = node.store.import(bytes, move |segment| cover.has(segment)).await;
+            imported.map_err(|error| error.to_string())?;
+        }
+        number += 1;
+    }
+    Ok(())
+}
+
+impl<D: Disk> Inner<D> {
+    /// Hands a page of a checkpoint, or of its manifest, to the store: a block that is no chunk of the index.
+    pub(crate) async fn store_page(&self, page: Vec<u8>) -> Result<StoredChunk, StoreError> {
+        let (id, plain_bytes) = (self.domain.key.chunk_id(&page), page.len() as u32);
+        let (codec, payload) = compress(&page);
+        let entry = BlockEntry {
+            codec,
+            domain: DomainId::CHECKPOINTS,
+            payload_bytes: payload.len() as u32,
+            chunks: vec![ChunkEntry { id, plain_bytes }],
+        };
+        let block = CompressedBlock { entry, payload: payload.into_owned() };
+        let underway = self.store.put_page(block).await.ok_or(StoreError::Closing)?;
+        Ok(StoredChunk::underway(id, plain_bytes, underway))
+    }
+}

@@ -1,0 +1,142 @@
+//! What a checkpoint of the chunk index takes from each core, and gives back at a start.
+//!
+//! A checkpoint *covers* settled segments: those that take no more appends and whose chunks have all entered the index
+//! before its pages are made. A start loads the pages and replays the tail: the segments that are not covered.
+//! Everything here may be missing or damaged: then all segments are replayed.
+
+use futures_channel::oneshot;
+use index::{ExportCursor, Index, PageError, page_shard};
+use proto::limits::VIRTUAL_SHARDS;
+use proto::port::Disk;
+use proto::{CoreId, SegmentId, VirtualShard};
+
+use crate::owner::{Owner, Volume};
+use crate::row::CompressedBlock;
+use crate::segment::SegmentLog;
+use crate::store::{Inner, Store, Underway, owner_of};
+
+/// Plain bytes of one page: some thousand entries, made in about a millisecond.
+const PAGE_BYTES: usize = 128 << 10;
+
+/// One core's segments, as a checkpoint sees them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Above every segment of this home.
+    pub end: SegmentId,
+    /// Those below that are not settled, or hold one of several copies of a chunk.
+    pub except: Vec<SegmentId>,
+}
+
+impl<D: Disk, L: SegmentLog> Store<D, L> {
+    /// Which segments of all cores a checkpoint that begins now may cover.
+    pub async fn settled(&self) -> Settled {
+        let peers = &self.inner().peers;
+        let mut all = Settled::default();
+        for core in 0..peers.count() as u16 {
+            let mut one = peers.ask(CoreId(core), |inner: &Inner<D, L>| inner.settled()).await;
+            all.end = all.end.max(one.end);
+            all.except.append(&mut one.except);
+        }
+        all.except.sort_unstable();
+        all.except.dedup();
+        all
+    }
+
+    /// Returns the next page of the index partitions of core `core`, and where the one after it begins; `None` at the
+    /// end.
+    pub async fn export(&self, core: CoreId, from: PageCursor) -> Option<(Vec<u8>, PageCursor)> {
+        self.inner().peers.ask(core, move |inner: &Inner<D, L>| inner.export(from)).await
+    }
+
+    /// Chunks, and their bytes, that the owners have in segments for which `covered` holds.
+    pub async fn volume(&self, covered: impl Fn(SegmentId) -> bool + Clone + Send + 'static) -> Volume {
+        let peers = &self.inner().peers;
+        let mut sum = Volume::default();
+        for core in 0..peers.count() as u16 {
+            let covered = covered.clone();
+            let ask = move |inner: &Inner<D, L>| inner.owner.borrow().volume(covered);
+            sum += peers.ask(CoreId(core), ask).await;
+        }
+        sum
+    }
+
+    /// Writes a page as a block of its own, which the index does not know. `None` if the store is closing.
+    pub async fn put_page(&self, block: CompressedBlock) -> Option<Underway> {
+        let inner = self.inner();
+        inner.writer.wait_for_room().await;
+        let waiting_bytes = block.column_bytes();
+        let durable: oneshot::Receiver<_> = inner.writer.push(block)?;
+        Some(Underway { writer: inner.peers.me(), durable, waiting_bytes })
+    }
+
+    /// Gives a page's entries to the owner of their virtual shard; those in segments for which `covered` does not hold
+    /// are left out.
+    ///
+    /// Errors: [`PageError`]; nothing of the page was entered.
+    pub async fn import(
+        &self,
+        page: Vec<u8>,
+        covered: impl Fn(SegmentId) -> bool + Send + 'static,
+    ) -> Result<(), PageError> {
+        let peers = &self.inner().peers;
+        let owner = owner_of(page_shard(&page)?, peers.count());
+        let import = move |inner: &Inner<D, L>| inner.owner.borrow_mut().index.import(&page, covered).map(|_| ());
+        peers.ask(owner, import).await
+    }
+
+    /// Enters what a loaded checkpoint says of the volume of the segments that it covers.
+    pub fn add_volume(&self, volume: Volume) {
+        self.inner().owner.borrow_mut().add_covered(volume);
+    }
+
+    /// Forgets what the owner on this core knows: a checkpoint was no good, and all segments are replayed.
+    pub fn reset(&self) {
+        let inner = self.inner();
+        *inner.owner.borrow_mut() = inner.new_owner();
+    }
+}
+
+/// How far the export of one core's partitions has come; the default is its beginning.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageCursor {
+    shard: usize,
+    within: ExportCursor,
+}
+
+impl<D: Disk, L: SegmentLog> Inner<D, L> {
+    /// An owner of this core's virtual shards that knows nothing.
+    pub(crate) fn new_owner(&self) -> Owner {
+        new_owner(self.peers.me(), self.peers.count())
+    }
+
+    fn settled(&self) -> Settled {
+        let home = self.home.borrow();
+        let end = home.last_key_value().map_or(SegmentId::default(), |(last, _)| SegmentId(last.0 + 1));
+        let unsettled = home.values().filter(|home| !home.settled.get()).map(|home| home.segment.id);
+        let except = unsettled.chain(self.owner.borrow().segments_of_copies()).collect();
+        Settled { end, except }
+    }
+
+    fn export(&self, mut from: PageCursor) -> Option<(Vec<u8>, PageCursor)> {
+        let (me, cores) = (self.peers.me(), self.peers.count());
+        while from.shard < VIRTUAL_SHARDS && owner_of(VirtualShard(from.shard as u8), cores) != me {
+            from.shard += 1;
+        }
+        if from.shard == VIRTUAL_SHARDS {
+            return None;
+        }
+        let owner = self.owner.borrow();
+        let (page, rest) = owner.index.export(VirtualShard(from.shard as u8), from.within, PAGE_BYTES);
+        let next = match rest {
+            Some(within) => PageCursor { shard: from.shard, within },
+            None => PageCursor { shard: from.shard + 1, within: ExportCursor::default() },
+        };
+        Some((page, next))
+    }
+}
+
+/// The owner of core `me`'s virtual shards among `cores`.
+pub(crate) fn new_owner(me: CoreId, cores: usize) -> Owner {
+    let owned = (0..VIRTUAL_SHARDS as u8).map(VirtualShard).filter(|shard| owner_of(*shard, cores) == me);
+    Owner::new(Index::new(owned))
+}
