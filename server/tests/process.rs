@@ -33,8 +33,9 @@ fn a_first_start_writes_private_files_and_says_what_matters() {
     std::fs::create_dir(dir.path().join("deep")).unwrap();
     let dfsd = Dfsd::start(&data);
     let token = data.join("root-token");
+    let cores = std::thread::available_parallelism().unwrap();
     let expected = format!(
-        "dfsd ready: http://{} (token in {}, incarnation 1, 0 segments, 0 chunks)",
+        "dfsd ready: http://{} (token in {}, incarnation 1, {cores} cores, 0 segments, 0 chunks)",
         dfsd.address,
         token.display()
     );

@@ -47,8 +47,13 @@ pub(crate) fn serve_on(address: SocketAddr, data: &Path) -> Command {
 impl Dfsd {
     /// Starts on `data` and waits until it serves. What it says on standard error goes to `data` with `.log` appended.
     pub(crate) fn start(data: &Path) -> Dfsd {
+        Dfsd::start_with(data, &[])
+    }
+
+    /// The same with further options.
+    pub(crate) fn start_with(data: &Path, options: &[&str]) -> Dfsd {
         let log = File::create(log_of(data)).unwrap();
-        let mut child = serve(data).stderr(log).spawn().unwrap();
+        let mut child = serve(data).args(options).stderr(log).spawn().unwrap();
         let mut ready_line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready_line).unwrap();
         let said = || std::fs::read_to_string(log_of(data)).unwrap();
