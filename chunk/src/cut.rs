@@ -16,6 +16,11 @@ pub struct ChunkerId(pub u32);
 impl ChunkerId {
     /// FastCDC, 2020 edition, 32/64/128 KiB, normalisation level 1, without a seed.
     pub const FASTCDC_64_KIB: ChunkerId = ChunkerId(1);
+
+    /// FastCDC as above with 256/1,024/4,096 bytes: for tests of very many chunks, never for users' data.
+    ///
+    /// Numbers from 2^31 on are kept for tests.
+    pub const FASTCDC_1_KIB_FOR_TESTS: ChunkerId = ChunkerId((1 << 31) + 1);
 }
 
 /// What follows the bytes at hand.
@@ -47,48 +52,70 @@ pub trait Chunker {
 #[must_use]
 pub fn chunker(id: ChunkerId) -> Option<Box<dyn Chunker>> {
     match id {
-        ChunkerId::FASTCDC_64_KIB => Some(Box::new(FastCdc)),
+        ChunkerId::FASTCDC_64_KIB => Some(Box::new(FASTCDC_64_KIB)),
+        ChunkerId::FASTCDC_1_KIB_FOR_TESTS => Some(Box::new(FASTCDC_1_KIB_FOR_TESTS)),
         _ => None,
     }
 }
 
-/// FastCDC, 2020 edition, 32/64/128 KiB.
+/// FastCDC, 2020 edition, normalisation level 1.
 ///
 /// Source: Xia et al., "The Design of Fast Content-Defined Chunking for Data Deduplication Based Storage Systems",
 /// IEEE TPDS 31(9), 2020; gear table and masks of the `fastcdc` crate, frozen in docs/FORMATS.md §chunkers.
-struct FastCdc;
-
-impl FastCdc {
-    /// Up to the average size a cut needs 17 zero bits, behind it 15 (normalisation level 1 around 2^16).
-    const MASK_SMALL: u64 = 0x0000_d907_0353_7000;
-    const MASK_LARGE: u64 = 0x0000_d90f_0353_0000;
+struct FastCdc {
+    id: ChunkerId,
+    bytes_min: usize,
+    bytes_avg: usize,
+    bytes_max: usize,
+    /// Up to the average size a cut needs the zero bits of this mask: one more than the average has bits.
+    mask_small: u64,
+    /// Behind it, of this one: one less.
+    mask_large: u64,
 }
+
+const FASTCDC_64_KIB: FastCdc = FastCdc {
+    id: ChunkerId::FASTCDC_64_KIB,
+    bytes_min: CHUNK_BYTES_MIN,
+    bytes_avg: CHUNK_BYTES_AVG,
+    bytes_max: CHUNK_BYTES_MAX,
+    mask_small: 0x0000_d907_0353_7000,
+    mask_large: 0x0000_d90f_0353_0000,
+};
+
+const FASTCDC_1_KIB_FOR_TESTS: FastCdc = FastCdc {
+    id: ChunkerId::FASTCDC_1_KIB_FOR_TESTS,
+    bytes_min: 256,
+    bytes_avg: 1024,
+    bytes_max: 4096,
+    mask_small: 0x0000_d900_0353_0000,
+    mask_large: 0x0000_0190_0035_3000,
+};
 
 impl Chunker for FastCdc {
     fn id(&self) -> ChunkerId {
-        ChunkerId::FASTCDC_64_KIB
+        self.id
     }
 
     fn bytes_max(&self) -> usize {
-        CHUNK_BYTES_MAX
+        self.bytes_max
     }
 
     fn cut(&self, data: &[u8], end: InputEnd) -> Option<usize> {
-        if data.is_empty() || (end == InputEnd::MoreFollows && data.len() < CHUNK_BYTES_MAX) {
+        if data.is_empty() || (end == InputEnd::MoreFollows && data.len() < self.bytes_max) {
             return None;
         }
         let (_, length) = v2020::cut(
             data,
-            CHUNK_BYTES_MIN,
-            CHUNK_BYTES_AVG,
-            CHUNK_BYTES_MAX,
-            Self::MASK_SMALL,
-            Self::MASK_LARGE,
-            Self::MASK_SMALL << 1,
-            Self::MASK_LARGE << 1,
+            self.bytes_min,
+            self.bytes_avg,
+            self.bytes_max,
+            self.mask_small,
+            self.mask_large,
+            self.mask_small << 1,
+            self.mask_large << 1,
         );
         assert!(
-            length <= CHUNK_BYTES_MAX && (length >= CHUNK_BYTES_MIN || length == data.len()),
+            length <= self.bytes_max && (length >= self.bytes_min || length == data.len()),
             "invariant: a cut is within its bounds"
         );
         Some(length)
@@ -120,7 +147,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn lengths(data: &[u8]) -> Vec<usize> {
-        let chunker = chunker(ChunkerId::FASTCDC_64_KIB).unwrap();
+        lengths_by(ChunkerId::FASTCDC_64_KIB, data)
+    }
+
+    fn lengths_by(id: ChunkerId, data: &[u8]) -> Vec<usize> {
+        let chunker = chunker(id).unwrap();
         let mut rest = data;
         let mut lengths = Vec::new();
         while let Some(length) = chunker.cut(rest, InputEnd::Last) {
@@ -160,8 +191,18 @@ mod tests {
 
     #[test]
     fn masks_are_those_of_level_one() {
-        let masks = (FastCdc::MASK_SMALL, FastCdc::MASK_LARGE);
-        assert_eq!(masks, v2020::select_masks(CHUNK_BYTES_AVG, v2020::Normalization::Level1));
+        for FastCdc { bytes_avg, mask_small, mask_large, .. } in [FASTCDC_64_KIB, FASTCDC_1_KIB_FOR_TESTS] {
+            assert_eq!((mask_small, mask_large), v2020::select_masks(bytes_avg, v2020::Normalization::Level1));
+        }
+    }
+
+    #[test]
+    fn tests_of_many_chunks_get_chunks_of_a_kibibyte() {
+        let lengths = lengths_by(ChunkerId::FASTCDC_1_KIB_FOR_TESTS, &noise(4, 4 << 20));
+        let (last, inner) = lengths.split_last().unwrap();
+        assert!(*last <= 4096 && inner.iter().all(|length| (256..=4096).contains(length)));
+        let average = (4 << 20) / lengths.len();
+        assert!((900..1500).contains(&average), "{average}");
     }
 
     #[test]

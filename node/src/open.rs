@@ -27,8 +27,6 @@ use crate::checkpoint::{self, Cover};
 use crate::error::{ChangeError, OpenError};
 use crate::{DEFAULT_DOMAIN, Domain, GROUP, Inner, MetaLog, NAMESPACE_CORE, Namespace, Node};
 
-/// The chunker of new dedup domains.
-const DEFAULT_CHUNKER: ChunkerId = ChunkerId(1);
 /// Directory of the metadata log and its snapshots.
 const META_DIR: &str = "meta";
 
@@ -46,6 +44,8 @@ pub struct NodeOptions<D> {
     pub manifest_page_entries: usize,
     /// New chunks after which a checkpoint of the index is taken, unless the index is much larger; fewer in simulation.
     pub checkpoint_after_chunks: u64,
+    /// The chunker of a dedup domain that is made now; an existing one keeps its own for ever.
+    pub chunker: ChunkerId,
 }
 
 impl<D> NodeOptions<D> {
@@ -59,6 +59,7 @@ impl<D> NodeOptions<D> {
             snapshot_after_wal_bytes: 64 << 20,
             manifest_page_entries: MANIFEST_PAGE_ENTRIES_MAX,
             checkpoint_after_chunks: 64 << 10,
+            chunker: ChunkerId::FASTCDC_64_KIB,
         }
     }
 }
@@ -286,7 +287,7 @@ pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>,
     };
     let meta = Solo::open(solo).await?;
     mark_metadata(disk, superblock).await?;
-    let (domain_key, chunker) = open_domain(&meta, &*options.keys, cluster).await?;
+    let (domain_key, chunker) = open_domain(&meta, &*options.keys, cluster, options.chunker).await?;
     let segments = listed_segments(&meta);
     remove_unlisted(&options.disks, &devices, &segments, &mut report).await?;
     let plan = StartPlan {
@@ -408,6 +409,7 @@ async fn open_domain<D: Disk>(
     meta: &Solo<D>,
     keys: &dyn KeyProvider,
     cluster: ClusterId,
+    new_chunker: ChunkerId,
 ) -> Result<([u8; 32], ChunkerId), OpenError> {
     let id = DEFAULT_DOMAIN;
     let context = [&b"dedup domain"[..], &id.0.to_le_bytes(), &cluster.0].concat();
@@ -416,7 +418,7 @@ async fn open_domain<D: Disk>(
         let wrapped = keys.wrap(&key, runtime::random(), &context);
         let command = Command::CreateDomain {
             domain: id,
-            chunker: DEFAULT_CHUNKER.0,
+            chunker: new_chunker.0,
             ring_key: wrapped.ring_key,
             wrap_nonce: wrapped.nonce,
             wrapped_key: wrapped.wrapped,
