@@ -5,7 +5,7 @@
 #   make test           build the binaries, run every test
 #   make verify         formatting, lints, docs, layers; never writes to the tree
 #   make fix            formatting and mechanical lint fixes
-#   make bench          measurements into docs/bench/
+#   make bench          measurements into docs/bench/; CORPUS=DIR and FILL_CHUNKS=N add theirs
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -51,5 +51,5 @@ fix:
 	$(CARGO) fmt --all
 
 bench:
-	$(CARGO) build $(CARGO_FLAGS) --release -p bench
+	$(CARGO) build $(CARGO_FLAGS) --release -p bench -p server --bins
 	./tools/bench.sh $(TARGET_DIR)/release/dfs-bench

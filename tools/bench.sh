@@ -1,26 +1,99 @@
 #!/usr/bin/env bash
 # Runs the measurements and writes them, with machine, date and commit, into docs/bench/.
+#
+#   tools/bench.sh target/release/dfs-bench
+#
+# CORPUS=DIR       also stores and restores that tree (docs/bench/corpus.md)
+# FILL_CHUNKS=N    also makes and opens a directory of N chunks (docs/bench/fill.md)
+# BENCH_DIR=DIR    a directory on the disk to measure; 3 GB and 1.3 KB per chunk are written [default: a temporary one]
+# SERVER_CORES=N   cores of the servers that are started [default: 1]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bench=$1
-out=docs/bench/pipeline.md
+bench=$(realpath "$1")
+cores=${SERVER_CORES:-1}
+scratch=$(mktemp -d "${BENCH_DIR:-${TMPDIR:-/tmp}}/dfs-bench.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
 mkdir -p docs/bench
-{
-    echo "# In-memory write pipeline, one core"
+
+# What every page begins with: a title, and where and when its numbers were made.
+page() {
+    echo "# $1"
     echo
-    echo "Made by \`make bench\`. Medians of interleaved rounds; compare ratios, not absolute numbers of two machines."
+    echo "Made by \`make bench\`. Compare ratios, not absolute numbers of two machines."
     echo
-    echo "- machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores, Linux $(uname -r)"
-    echo "- date: $(date -u +%Y-%m-%d)"
+    echo "- machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores," \
+        "$(sed -n 's/^MemTotal: *//p' /proc/meminfo), Linux $(uname -r)"
+    echo "- disk: $(df --output=source,fstype "$scratch" | tail -n 1 | tr -s ' ')"
+    echo "- date: $(date -u +%Y-%m-%d), load before: $(cut -d ' ' -f 1 /proc/loadavg)"
     echo "- commit: $(git describe --always --dirty)"
+}
+
+# A heading, the command, and what it prints; paths of this run are left out.
+run() {
+    echo
+    echo "## $1"
+    echo
+    shift
+    echo '```'
+    echo "dfs-bench $*" | sed "s|$scratch|SCRATCH|g; s|${CORPUS:-/nowhere}|CORPUS|g"
+    echo
+    "$bench" "$@"
+    echo '```'
+}
+
+# Writes what the rest of its arguments print to a page, in whole or not at all.
+write() {
+    local out=docs/bench/$1.md
+    shift
+    "$@" | tee "$scratch/page"
+    cp "$scratch/page" "$out"
+    echo "written to $out" >&2
+}
+
+pipeline() {
+    page "In-memory write pipeline"
     for data in random text; do
-        echo
-        echo "## $data"
-        echo
-        echo '```'
-        "$bench" pipeline --data "$data"
-        echo '```'
+        run "$data" pipeline --data "$data"
     done
-} | tee "$out.tmp"
-mv "$out.tmp" "$out"
-echo "written to $out"
+}
+
+device() {
+    local engines=raw,monoio
+    if [ -x "$(dirname "$bench")/dfs-bench-glommio" ]; then engines=$engines,glommio; fi
+    page "The disk, through several engines"
+    run "$engines" device --path "$scratch" --engine "$engines"
+}
+
+load() {
+    local server=(--serve "$scratch/load" --server-cores "$cores" --duration 5s --warmup 1s)
+    page "Load on one server, client on the same machine"
+    run "put, 64 KiB, closed loop" put "${server[@]}" --size 64KiB --concurrency 32
+    run "put, 16 MiB, closed loop" put "${server[@]}" --size 16MiB --concurrency 4
+    run "put, 16 MiB of text, closed loop" put "${server[@]}" --data text --size 16MiB --concurrency 4
+    run "get, 64 KiB, closed loop" get "${server[@]}" --size 64KiB --concurrency 32
+    run "get, 16 MiB, closed loop" get "${server[@]}" --size 16MiB --files 32 --concurrency 4
+    run "mixed, 64 KiB, open loop" mixed "${server[@]}" --size 64KiB --rate 300 --concurrency 32
+    run "meta, closed loop" meta "${server[@]}" --concurrency 64
+    run "meta, open loop" meta "${server[@]}" --rate 1000 --concurrency 64
+}
+
+corpus() {
+    page "A corpus in and out"
+    # Read once, so that the disk it comes from is not what is measured.
+    find "$CORPUS" -type f -exec cat {} + > /dev/null
+    run "first and again" corpus "$CORPUS" --again --serve "$scratch/corpus" --server-cores "$cores"
+}
+
+fill() {
+    page "Very many chunks"
+    run "fill" fill --data "$scratch/fill" --chunks "$FILL_CHUNKS"
+    run "open after a clean end" fill --data "$scratch/fill" --reopen
+    run "a few more, then an end as by kill -9" fill --data "$scratch/fill" --chunks $((FILL_CHUNKS + FILL_CHUNKS / 50)) --no-close
+    run "open after that" fill --data "$scratch/fill" --reopen
+}
+
+write pipeline pipeline
+write device device
+write load load
+if [ -n "${CORPUS:-}" ]; then write corpus corpus; fi
+if [ -n "${FILL_CHUNKS:-}" ]; then write fill fill; fi

@@ -1,30 +1,37 @@
-//! The in-memory stages of a write on one core, each alone, and the real chain.
+//! The in-memory stages of a write: each alone, the real chain, and the chain on several cores at once.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::sync::Barrier;
 
+use anyhow::Context;
 use chunk::{Chunker, ChunkerId, DomainKey, InputEnd, chunker};
 use ec::Code;
 use proto::disk::{BlockEntry, ChunkEntry};
 use proto::limits::ROW_PAYLOAD_BYTES_TARGET;
 use proto::port::{AlignedBuf, Cipher};
 use proto::{ChunkId, DeviceId, DomainId, Geometry, RowNumber, SegmentId, SegmentTag};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::Serialize;
 use shard::row::{CompressedBlock, RowTarget, seal_row};
 
+use crate::clock::{now, time};
 use crate::data::{Kind, generate};
-use crate::report::{Row, print_table};
+use crate::report::{Printed, Table, median, print};
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Kind of input.
     #[arg(long, value_enum, default_value = "random")]
     data: Kind,
-    /// MiB of input per round.
+    /// MiB of input per round and core.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     mib: u32,
     /// Rounds; the median is reported.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
+    /// Cores that run the chain at the same time, to be compared with one; 1 leaves that out.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    cores: u16,
     /// Prints JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -32,6 +39,49 @@ pub(crate) struct Options {
 
 /// One stage over the whole input.
 type Stage = fn(&Bench);
+
+const STAGES: [(&str, Stage); 5] = [
+    ("cut (FastCDC)", Bench::cut),
+    ("id (keyed BLAKE3)", Bench::id),
+    ("compress (probe, LZ4)", Bench::compress),
+    ("row (layout, seal, checksum)", Bench::row),
+    ("chain (all of the above)", Bench::chain),
+];
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Report {
+    data: &'static str,
+    bytes: usize,
+    rounds: u32,
+    stages: Vec<StageReport>,
+    /// 1/Σ(1/stage).
+    possible_gb_per_s: f64,
+    /// The chain relative to that.
+    chain_efficiency: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cores: Option<CoresReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct StageReport {
+    stage: &'static str,
+    gb_per_s: f64,
+    /// Of one busy core, so the inverse.
+    ns_per_byte: f64,
+}
+
+/// The chain on several cores at once: each has its own input, keys and memory, and shares nothing.
+#[derive(Debug, Serialize)]
+struct CoresReport {
+    cpus: Vec<usize>,
+    /// Each core while the others rest.
+    alone_gb_per_s: Vec<f64>,
+    /// All cores together.
+    together_gb_per_s: f64,
+    /// Together relative to the mean of alone; each round for itself, then the median.
+    speedup: f64,
+}
 
 /// What every stage needs.
 struct Bench {
@@ -46,48 +96,129 @@ struct Bench {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let bench = Bench::new(generate(options.data, (options.mib as usize) << 20));
-    let stages: [(&str, Stage); 5] = [
-        ("cut (FastCDC)", Bench::cut),
-        ("id (keyed BLAKE3)", Bench::id),
-        ("compress (probe, LZ4)", Bench::compress),
-        ("row (layout, seal, checksum)", Bench::row),
-        ("chain (all of the above)", Bench::chain),
-    ];
-    let mut seconds = vec![Vec::new(); stages.len()];
-    for _ in 0..options.rounds {
-        // Stages take turns, so that a slow moment of the machine hits all of them.
-        for ((_, stage), seconds) in stages.iter().zip(&mut seconds) {
-            seconds.push(time(|| stage(&bench)));
-        }
-    }
-    let rows: Vec<Row> =
-        stages.iter().zip(seconds).map(|((name, _), seconds)| Row::new(name, bench.input.len(), seconds)).collect();
-    let (chain, parts) = rows.split_last().expect("five stages");
-    let possible = 1.0 / parts.iter().map(|row| 1.0 / row.gb_per_s).sum::<f64>();
-    let efficiency = chain.gb_per_s / possible;
-    if options.json {
-        let report = serde_json::json!({
-            "data": format!("{:?}", options.data).to_lowercase(),
-            "bytes": bench.input.len(),
-            "rounds": options.rounds,
-            "stages": rows,
-            "possible_gb_per_s": possible,
-            "chain_efficiency": efficiency,
-        });
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print_table(&rows);
-        println!("chain / (1/Σ(1/stage)) = {efficiency:.2}");
-    }
-    Ok(())
+    let bytes = (options.mib as usize) << 20;
+    let (stages, efficiency, possible) = stages(options, bytes);
+    let cores = (options.cores > 1).then(|| on_cores(options, bytes)).transpose()?;
+    let report = Report {
+        data: options.data.name(),
+        bytes,
+        rounds: options.rounds,
+        stages,
+        possible_gb_per_s: possible,
+        chain_efficiency: efficiency,
+        cores,
+    };
+    print(&report, options.json)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-fn time(work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
-    work();
-    start.elapsed().as_secs_f64()
+/// Each stage and the chain on this thread; also the chain relative to what its stages allow, and that.
+fn stages(options: &Options, bytes: usize) -> (Vec<StageReport>, f64, f64) {
+    let bench = Bench::new(generate(options.data, 1, bytes));
+    let mut seconds = vec![Vec::new(); STAGES.len()];
+    for _ in 0..options.rounds {
+        // Stages take turns, so that a slow moment of the machine hits all of them.
+        for ((_, stage), seconds) in STAGES.iter().zip(&mut seconds) {
+            seconds.push(time(|| stage(&bench)).0);
+        }
+    }
+    let report = |((stage, _), seconds): (&(&'static str, Stage), Vec<f64>)| {
+        let seconds = median(seconds);
+        StageReport { stage, gb_per_s: bytes as f64 / seconds / 1e9, ns_per_byte: seconds / bytes as f64 * 1e9 }
+    };
+    let stages: Vec<StageReport> = STAGES.iter().zip(seconds).map(report).collect();
+    let (chain, parts) = stages.split_last().expect("invariant: there are stages");
+    let possible = 1.0 / parts.iter().map(|part| 1.0 / part.gb_per_s).sum::<f64>();
+    let efficiency = chain.gb_per_s / possible;
+    (stages, efficiency, possible)
+}
+
+/// The chain on several cores: in each round every core alone in turn, then all together.
+fn on_cores(options: &Options, bytes: usize) -> anyhow::Result<CoresReport> {
+    let mut cpus = net::cpus().context("cannot ask which CPUs are there")?;
+    let count = usize::from(options.cores);
+    anyhow::ensure!(cpus.len() >= count, "--cores {count}, but this process may use {} CPUs only", cpus.len());
+    cpus.truncate(count);
+    let barrier = Barrier::new(count);
+    // For each core, for each round, the seconds of its turn alone and of all together.
+    let seconds: Vec<Vec<(f64, f64)>> = std::thread::scope(|scope| {
+        let core = |(place, &cpu): (usize, &usize)| {
+            let barrier = &barrier;
+            scope.spawn(move || rounds_of_core(place, cpu, options, bytes, barrier))
+        };
+        let cores: Vec<_> = cpus.iter().enumerate().map(core).collect();
+        let joined = cores.into_iter().map(|core| core.join().expect("invariant: the chain does not panic"));
+        joined.collect::<anyhow::Result<_>>()
+    })?;
+    let gb_per_s = |seconds: f64| bytes as f64 / seconds / 1e9;
+    let alone = seconds.iter().map(|rounds| gb_per_s(median(rounds.iter().map(|round| round.0).collect())));
+    let together: Vec<f64> = (0..options.rounds as usize)
+        .map(|round| {
+            let slowest = seconds.iter().map(|rounds| rounds[round].1).fold(0.0, f64::max);
+            count as f64 * gb_per_s(slowest)
+        })
+        .collect();
+    let speedups = together.iter().enumerate().map(|(round, together)| {
+        let alone: f64 = seconds.iter().map(|rounds| gb_per_s(rounds[round].0)).sum();
+        together / (alone / count as f64)
+    });
+    Ok(CoresReport {
+        alone_gb_per_s: alone.collect(),
+        speedup: median(speedups.collect()),
+        together_gb_per_s: median(together),
+        cpus,
+    })
+}
+
+/// One core's part: returns, for each round, the seconds of its turn alone and of all together.
+fn rounds_of_core(
+    place: usize,
+    cpu: usize,
+    options: &Options,
+    bytes: usize,
+    barrier: &Barrier,
+) -> anyhow::Result<Vec<(f64, f64)>> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    let pinned = sched_setaffinity(None, &set).with_context(|| format!("cannot run on CPU {cpu}"));
+    // Made on its core, so that its memory is near it.
+    let bench = Bench::new(generate(options.data, 1 + place as u64, bytes));
+    bench.chain();
+    let mut rounds = Vec::new();
+    for _ in 0..options.rounds {
+        let mut alone = 0.0;
+        for turn in 0..usize::from(options.cores) {
+            barrier.wait();
+            if turn == place {
+                alone = time(|| bench.chain()).0;
+            }
+        }
+        barrier.wait();
+        let start = now();
+        bench.chain();
+        rounds.push((alone, start.elapsed().as_secs_f64()));
+    }
+    // Only now: a core that left early would leave the others at the barrier.
+    pinned.map(|()| rounds)
+}
+
+impl Printed for Report {
+    fn words(&self) -> String {
+        let mut table = Table::new(&["stage", "GB/s", "ns/byte"]);
+        for StageReport { stage, gb_per_s, ns_per_byte } in &self.stages {
+            table.row([(*stage).to_owned(), format!("{gb_per_s:.2}"), format!("{ns_per_byte:.3}")]);
+        }
+        let mut words = format!("{table}chain / (1/Σ(1/stage)) = {:.2}\n", self.chain_efficiency);
+        if let Some(cores) = &self.cores {
+            words += &format!("\nchain on CPUs {:?}, GB/s: alone", cores.cpus);
+            for gb_per_s in &cores.alone_gb_per_s {
+                words += &format!(" {gb_per_s:.2}");
+            }
+            let count = cores.cpus.len();
+            words += &format!(", together {:.2}\n", cores.together_gb_per_s);
+            words += &format!("{count} cores / 1 core = {:.2}\n", cores.speedup);
+        }
+        words
+    }
 }
 
 impl Bench {

@@ -1,31 +1,85 @@
-//! Medians, as a table for people or as JSON.
+//! Results: a table for people or JSON for programs, on standard output.
+
+use std::fmt;
+use std::io::Write;
 
 use serde::Serialize;
 
-/// One measured thing.
-#[derive(Debug, Serialize)]
-pub(crate) struct Row {
-    /// What was measured.
-    pub(crate) stage: &'static str,
-    /// Median over the rounds.
-    pub(crate) gb_per_s: f64,
-    /// CPU nanoseconds per byte of input; one busy core, so the inverse.
-    pub(crate) ns_per_byte: f64,
+/// A result.
+pub(crate) trait Printed: Serialize {
+    /// For people.
+    fn words(&self) -> String;
 }
 
-impl Row {
-    /// Condenses the seconds that each round took for `bytes` bytes.
-    pub(crate) fn new(stage: &'static str, bytes: usize, mut seconds: Vec<f64>) -> Row {
-        seconds.sort_by(f64::total_cmp);
-        let median = seconds[seconds.len() / 2];
-        Row { stage, gb_per_s: bytes as f64 / median / 1e9, ns_per_byte: median / bytes as f64 * 1e9 }
+/// Prints `result` on standard output.
+pub(crate) fn print(result: &impl Printed, json: bool) -> anyhow::Result<()> {
+    let text = if json { serde_json::to_string_pretty(result)? } else { result.words() };
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", text.trim_end())?;
+    Ok(stdout.flush()?)
+}
+
+/// A table: the first column to the left, numbers to the right.
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(header: &[&str]) -> Table {
+        Table { rows: vec![header.iter().map(|&name| name.to_owned()).collect()] }
+    }
+
+    /// Adds a row.
+    ///
+    /// # Panics
+    /// If it has not as many cells as the header.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let cells: Vec<String> = cells.into_iter().collect();
+        assert_eq!(cells.len(), self.rows[0].len(), "invariant: a row fills the table");
+        self.rows.push(cells);
     }
 }
 
-/// Prints rows as a table.
-pub(crate) fn print_table(rows: &[Row]) {
-    println!("{:<28} {:>8} {:>10}", "stage", "GB/s", "ns/byte");
-    for row in rows {
-        println!("{:<28} {:>8.2} {:>10.3}", row.stage, row.gb_per_s, row.ns_per_byte);
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.rows[0].len();
+        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        for row in &self.rows {
+            let mut line = format!("{:<width$}", row[0], width = widths[0]);
+            for (cell, width) in row.iter().zip(&widths).skip(1) {
+                line += &format!("  {cell:>width$}");
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// The middle of `values`; of an even number, the upper one.
+///
+/// # Panics
+/// If there are none.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_align_whatever_is_in_them() {
+        let mut table = Table::new(&["what", "µs"]);
+        table.row(["a long name", "7"].map(str::to_owned));
+        table.row(["b", "12345"].map(str::to_owned));
+        assert_eq!(table.to_string(), "what            µs\na long name      7\nb            12345\n");
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![5.0]), 5.0);
     }
 }
