@@ -15,7 +15,7 @@ use crate::clock::{time, unix_seconds};
 use crate::data::{SourceFile, content_of, files_below};
 use crate::http::{Answer, Body, Connection, Request, Sink};
 use crate::process::{Memory, own_cpu};
-use crate::report::{Printed, Table, print};
+use crate::report::{Printed, Table, print, spinner};
 use crate::server::{Server, ServerOptions, fs_target};
 use crate::units::human_bytes;
 
@@ -148,6 +148,7 @@ impl Passes<'_> {
     ) -> anyhow::Result<()> {
         let (client_before, server_before) = (own_cpu(), self.server.cpu()?);
         let next = AtomicUsize::new(0);
+        let progress = spinner();
         let failed = Mutex::new(std::mem::take(failures));
         let (seconds, ()) = time(|| {
             std::thread::scope(|scope| {
@@ -155,6 +156,8 @@ impl Passes<'_> {
                     scope.spawn(|| {
                         let mut connection = self.server.connection();
                         while let Some(file) = self.files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            progress.set_message(format!("{pass}: {}", file.name));
+                            progress.tick();
                             if let Err(error) = work(&mut connection, file) {
                                 let mut failed = failed.lock().expect("invariant: nobody panics with the lock");
                                 failed.push(format!("{pass}: {}: {error:#}", file.name));
@@ -164,6 +167,7 @@ impl Passes<'_> {
                 }
             });
         });
+        progress.finish_and_clear();
         *failures = failed.into_inner().expect("invariant: nobody panics with the lock");
         let gb = self.logical_bytes as f64 / 1e9;
         let server_cpu = self.server.cpu()?.zip(server_before).map(|(after, before)| (after - before).as_secs_f64());

@@ -40,7 +40,7 @@ pub(crate) struct Options {
     /// Data directory; made if it is missing, and never one that a dfsd serves.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Distinct chunks that the directory shall hold.
+    /// Distinct chunks that the directory shall hold at least; it gets a few thousand more, those under way.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     chunks: u64,
     /// Size that a fresh directory cuts chunks at, on average: 1KiB (for tests only) or 64KiB (as dfsd does).

@@ -53,6 +53,12 @@ impl Endpoint {
     }
 }
 
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}", self.authority)
+    }
+}
+
 /// The body of a request, window by window.
 pub(crate) trait Body {
     /// Bytes in all.

@@ -1,8 +1,9 @@
-//! Results: a table for people or JSON for programs, on standard output.
+//! Results: a table for people or JSON for programs, on standard output. Progress: on standard error, if it is a terminal.
 
 use std::fmt;
 use std::io::Write;
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 /// A result.
@@ -17,6 +18,12 @@ pub(crate) fn print(result: &impl Printed, json: bool) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", text.trim_end())?;
     Ok(stdout.flush()?)
+}
+
+/// What is being done now, for somebody who waits at a terminal; nothing is shown elsewhere.
+pub(crate) fn spinner() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg}").expect("invariant: the template is sound");
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
 }
 
 /// A table: the first column to the left, numbers to the right.

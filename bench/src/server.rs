@@ -65,7 +65,7 @@ impl ServerOptions {
             }
         };
         server.stats().with_context(|| {
-            format!("no use of dfsd at {}: is it running, and is this its token (--token-file)?", self.url)
+            format!("no use of dfsd at {}: is it running, and is this its token (--token-file)?", server.endpoint)
         })?;
         server.cpu().context("--pid does not name a process of this machine")?;
         Ok(server)

@@ -90,7 +90,7 @@ fn every_load_runs_and_leaves_nothing_behind() {
             report["kinds"].as_array().unwrap().iter().map(|kind| kind["operation"].as_str().unwrap()).collect();
         assert!(kinds.iter().all(|kind| found.contains(kind)), "{command}: {found:?}");
         let is_closed = command != "mixed";
-        assert_eq!(report["kinds"][0]["latency_corrected"].is_object(), is_closed, "{report}");
+        assert_eq!(report["latency_corrected"].is_object(), is_closed, "{report}");
         assert!(report["client_cpu_s"].as_f64().unwrap() > 0.0 && report["server_cpu_s"].is_number(), "{report}");
     }
     let corpus = dir.path().join("corpus");
@@ -135,8 +135,8 @@ fn a_filled_directory_opens_again_and_serves() {
     let opened = measured(&["fill", "--data", text(&data), "--reopen"]);
     assert_eq!(opened["chunks"], fill["chunks"], "{opened}");
     // As after kill -9, and a second run adds distinct chunks.
-    let more = measured(&["fill", "--data", text(&data), "--chunks", "9000", "--no-close"]);
-    assert!(more["chunks_added"].as_u64().unwrap() >= 3_000, "{more}");
+    let more = measured(&["fill", "--data", text(&data), "--chunks", "30000", "--no-close"]);
+    assert!(more["chunks_added"].as_u64().unwrap() >= 30_000 - chunks, "{more}");
     let opened = measured(&["fill", "--data", text(&data), "--reopen"]);
     assert_eq!(opened["chunks"], more["chunks"], "{opened}");
     let served = measured(&["put", "--serve", text(&data), "--count", "2"]);

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::data::{Kind, generate};
 use crate::device::drive::{Job, Outcome, Pattern};
-use crate::report::{Printed, Table, print};
+use crate::report::{Printed, Table, print, spinner};
 use crate::units::{bytes, duration, human_bytes, human_time};
 
 /// Options of `device`.
@@ -122,7 +122,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
     }
     let mut measurements = Vec::new();
-    for job in &jobs {
+    let progress = spinner();
+    for (done, job) in jobs.iter().enumerate() {
+        progress.set_message(format!("{} of {} measurements: {}", done + 1, jobs.len(), name(job.pattern)));
+        progress.tick();
         // Engines take turns, so that a slow moment of the machine hits all of them.
         for &engine in &options.engine {
             let outcome = match engine {
@@ -135,6 +138,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             measurements.push(Measurement { engine, pattern, block_bytes, depth, outcome });
         }
     }
+    progress.finish_and_clear();
     print(&Report { measurements }, options.json)
 }
 

@@ -17,18 +17,19 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use proto::limits::INLINE_BYTES_MAX;
 use serde::Serialize;
 
 use crate::data::{Kind, Source, files_below};
+use crate::latency::Summary;
 use crate::load::drive::{Phase, Script, Worker, drive};
 use crate::load::names::Names;
 use crate::load::objects::{Area, Mix, Objects};
 use crate::load::pace::{Limit, Pace};
 use crate::load::tally::{KindReport, Tally};
 use crate::process::{Memory, own_cpu};
-use crate::report::{Printed, Table, print};
+use crate::report::{Printed, Table, print, spinner};
 use crate::server::{Server, ServerOptions};
 use crate::units::{bytes, duration, human_bytes, human_time};
 use crate::{Verdict, clock};
@@ -177,6 +178,10 @@ struct LoadReport {
     bytes: u64,
     bytes_per_s: f64,
     kinds: Vec<KindReport>,
+    /// Of all kinds together.
+    latency: Option<Summary>,
+    /// The same, corrected for coordinated omission; in a closed loop only, for an open one omits nothing.
+    latency_corrected: Option<Summary>,
     /// Answers 429.
     busy: u64,
     failures: std::collections::BTreeMap<String, u64>,
@@ -253,7 +258,7 @@ fn run<S: Script>(
     prepare: impl FnOnce(&Server, &ProgressBar) -> anyhow::Result<Vec<Worker<S>>>,
 ) -> anyhow::Result<Verdict> {
     let server = options.server.connect()?;
-    let progress = progress_bar();
+    let progress = spinner();
     let mut workers = prepare(&server, &progress)?;
     let phase = options.phase(kinds.len());
     if let Some(warmup) = options.warmup {
@@ -284,7 +289,12 @@ fn run<S: Script>(
         operations_per_s: tally.operations() as f64 / seconds,
         bytes: tally.bytes(),
         bytes_per_s: tally.bytes() as f64 / seconds,
-        kinds: tally.reports(kinds, phase.pace, seconds),
+        kinds: tally.reports(kinds, seconds),
+        latency: tally.latencies().summary(),
+        latency_corrected: match phase.pace {
+            Pace::Closed => tally.latencies().corrected().summary(),
+            Pace::Open { .. } => None,
+        },
         busy: tally.busy(),
         failures: tally.failures().clone(),
         client_cpu_s,
@@ -299,28 +309,25 @@ fn verdict(tally: &Tally) -> Verdict {
     if tally.failures().is_empty() { Verdict::Good } else { Verdict::Failed }
 }
 
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {msg}").expect("invariant: the template is sound");
-    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
-}
-
 impl Printed for LoadReport {
     fn words(&self) -> String {
         let mut table = Table::new(&["operation", "count", "per s", "MB/s", "p50", "p90", "p99", "p99.9", "max"]);
+        let mut row = |name: &str, counts: Option<(u64, u64)>, latency: &Option<Summary>| {
+            let Some(latency) = latency else { return };
+            let counts = counts.map_or_else(Default::default, |(operations, bytes)| {
+                let per_second = operations as f64 / self.seconds;
+                let mb_per_second = bytes as f64 / self.seconds / 1e6;
+                [operations.to_string(), format!("{per_second:.1}"), format!("{mb_per_second:.1}")]
+            });
+            table.row([name.to_owned()].into_iter().chain(counts).chain(quantiles(latency)));
+        };
         for kind in &self.kinds {
-            let counts = [
-                kind.operation.to_owned(),
-                kind.operations.to_string(),
-                format!("{:.1}", kind.operations_per_s),
-                format!("{:.1}", kind.bytes as f64 / self.seconds / 1e6),
-            ];
-            let latency = kind.latency.expect("invariant: a kind that occurred has latencies");
-            table.row(counts.into_iter().chain(quantiles(&latency)));
-            if let Some(corrected) = kind.latency_corrected {
-                let counts = ["  corrected", "", "", ""].map(str::to_owned);
-                table.row(counts.into_iter().chain(quantiles(&corrected)));
-            }
+            row(kind.operation, Some((kind.operations, kind.bytes)), &kind.latency);
         }
+        if self.kinds.len() > 1 {
+            row("all", Some((self.operations, self.bytes)), &self.latency);
+        }
+        row("  corrected", None, &self.latency_corrected);
         let mut words = table.to_string();
         let pace = match self.rate {
             Some(rate) => format!("open loop at {rate}/s, latencies from the intended start"),
@@ -331,7 +338,7 @@ impl Printed for LoadReport {
         if let Some(server_cpu_s) = self.server_cpu_s {
             let each = human_time(server_cpu_s / self.operations.max(1) as f64);
             words += &format!(", server {server_cpu_s:.2} s ({each} per operation");
-            if self.bytes > 0 {
+            if self.bytes / self.operations.max(1) > INLINE_BYTES_MAX as u64 {
                 words += &format!(", {:.2} s per GB", server_cpu_s / (self.bytes as f64 / 1e9));
             }
             words.push(')');
@@ -349,6 +356,6 @@ impl Printed for LoadReport {
     }
 }
 
-fn quantiles(latency: &crate::latency::Summary) -> [String; 5] {
+fn quantiles(latency: &Summary) -> [String; 5] {
     [latency.p50_s, latency.p90_s, latency.p99_s, latency.p99_9_s, latency.max_s].map(human_time)
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::latency::{Latencies, Summary};
-use crate::load::pace::Pace;
 
 /// Counts of one connection, and sums of several.
 #[derive(Clone, Debug)]
@@ -34,9 +33,6 @@ pub(crate) struct KindReport {
     pub(crate) bytes: u64,
     /// From when it was sent (closed loop) or due (open loop) until the whole answer was there.
     pub(crate) latency: Option<Summary>,
-    /// Closed loop only: corrected for coordinated omission.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) latency_corrected: Option<Summary>,
 }
 
 impl Tally {
@@ -90,8 +86,17 @@ impl Tally {
         self.kinds.iter().map(|kind| kind.latencies.count()).sum()
     }
 
+    /// Latencies of all kinds together.
+    ///
+    /// Only these can be corrected: while an operation stalls, its connection omits operations of every kind.
+    pub(crate) fn latencies(&self) -> Latencies {
+        let mut all = Latencies::new();
+        self.kinds.iter().for_each(|kind| all.add(&kind.latencies));
+        all
+    }
+
     /// One report for each of `names` that occurred, for a phase of `seconds`.
-    pub(crate) fn reports(&self, names: &[&'static str], pace: Pace, seconds: f64) -> Vec<KindReport> {
+    pub(crate) fn reports(&self, names: &[&'static str], seconds: f64) -> Vec<KindReport> {
         let occurred = names.iter().zip(&self.kinds).filter(|(_, kind)| kind.latencies.count() > 0);
         let report = |(name, kind): (&&'static str, &KindTally)| KindReport {
             operation: name,
@@ -99,10 +104,6 @@ impl Tally {
             operations_per_s: kind.latencies.count() as f64 / seconds,
             bytes: kind.bytes,
             latency: kind.latencies.summary(),
-            latency_corrected: match pace {
-                Pace::Closed => kind.latencies.corrected().summary(),
-                Pace::Open { .. } => None,
-            },
         };
         occurred.map(report).collect()
     }
