@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -142,7 +142,7 @@ fn keys(data: &Path) -> anyhow::Result<KeyRing> {
 async fn open(options: &Options, keys: KeyRing) -> anyhow::Result<(Node<RingDisk>, OpenReport)> {
     let ring = Ring::new(RingOptions::default())?;
     let disk = RingDisk::open(&ring, &options.data)?;
-    let node_options = NodeOptions { chunker: options.chunk_bytes, ..NodeOptions::new(vec![disk], Rc::new(keys)) };
+    let node_options = NodeOptions { chunker: options.chunk_bytes, ..NodeOptions::new(vec![disk], Arc::new(keys)) };
     let (node, report) = Node::open(node_options).await.map_err(|error| anyhow!("{error}"))?;
     for warning in &report.warnings {
         eprintln!("warning: {warning}");
