@@ -7,7 +7,7 @@
 //!   the same bytes of state, whoever runs them.
 //! * [`keys`] and [`record`]: what the state is made of; [`txn`]: the ordered store that it lies in.
 //! * [`Solo`]: the embedded backend, a sealed write-ahead log and snapshots over one disk.
-//! * [`View`], for lookups.
+//! * [`View`], for lookups; [`OfflineMeta`] and [`Pair`], for checks of a store that nobody serves.
 //!
 //! Invariants:
 //!
@@ -20,6 +20,7 @@ pub mod command;
 pub mod exec;
 pub mod keys;
 pub mod manifest;
+pub mod pair;
 pub mod record;
 mod solo;
 mod state;
@@ -31,6 +32,10 @@ pub mod view;
 pub use command::{Attributes, Command, Condition, Content, Limit, MetaError, Place, Response, Session};
 pub use exec::exec;
 pub use manifest::{ManifestEntry, decode_page, encode_page};
+pub use pair::Pair;
 pub use record::{Counters, DomainRecord, IndexCheckpoint, Inode, SegmentRecord, SegmentState};
-pub use solo::{Damage, OpenError, ProposeError, SnapshotError, Solo, SoloOptions};
+pub use solo::{
+    Damage, LogBatch, LogEnd, MetaFile, OfflineMeta, OpenError, ProposeError, Remark, SnapshotError,
+    SnapshotFramePairs, Solo, SoloOptions,
+};
 pub use view::{Found, View};

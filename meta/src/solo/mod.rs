@@ -22,6 +22,7 @@
 
 mod commit;
 mod error;
+mod offline;
 mod recovery;
 mod snapshot;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use proto::port::{Disk, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, InodeId, Lsn, VirtualShard};
 
 pub use self::error::{Damage, OpenError, ProposeError, SnapshotError};
+pub use self::offline::{LogBatch, LogEnd, MetaFile, OfflineMeta, Remark, SnapshotFramePairs};
 use self::wal::WalWriter;
 use crate::command::{Command, Response};
 use crate::keys;

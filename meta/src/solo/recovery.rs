@@ -33,29 +33,29 @@ use crate::exec::exec;
 use crate::state::State;
 
 /// A log file whose header is whole.
-struct LogFile<D: Disk> {
-    name: String,
+pub(super) struct LogFile<D: Disk> {
+    pub(super) name: String,
     sequence: u64,
-    header: WalHeader,
+    pub(super) header: WalHeader,
     cipher: Arc<dyn Cipher>,
-    file: D::File,
+    pub(super) file: D::File,
 }
 
 /// The files of the directory, by what they are.
 #[derive(Default)]
-struct Listing {
+pub(super) struct Listing {
     /// Sequences, ascending.
-    wals: Vec<u64>,
+    pub(super) wals: Vec<u64>,
     /// Last commands, ascending.
-    snapshots: Vec<u64>,
-    temporary: bool,
+    pub(super) snapshots: Vec<u64>,
+    pub(super) temporary: bool,
 }
 
 /// What has been brought back so far.
 #[derive(Default)]
-struct Replay {
-    state: State,
-    last_lsn: Lsn,
+pub(super) struct Replay {
+    pub(super) state: State,
+    pub(super) last_lsn: Lsn,
 }
 
 /// Brings back the state and opens a new log file.
@@ -98,6 +98,8 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
         if end_offset == FIRST_BATCH_OFFSET {
             obsolete.push(log.sequence);
         } else {
+            // What was read may still be in a volatile cache, and will be built on.
+            log.file.sync().await.map_err(|source| OpenError::Device { file: log.name.clone(), source })?;
             wal_bytes += end_offset - FIRST_BATCH_OFFSET;
             kept.push((log, end_offset));
         }
@@ -158,7 +160,7 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
 }
 
 /// Lists what is there.
-async fn list<D: Disk>(options: &SoloOptions<D>) -> Result<Listing, OpenError> {
+pub(super) async fn list<D: Disk>(options: &SoloOptions<D>) -> Result<Listing, OpenError> {
     let names = options.disk.list(DIRECTORY).await;
     let names = names.map_err(|source| OpenError::Device { file: DIRECTORY.to_owned(), source })?;
     let mut listing = Listing::default();
@@ -182,7 +184,7 @@ async fn list<D: Disk>(options: &SoloOptions<D>) -> Result<Listing, OpenError> {
 /// Loads the newest snapshot that reads well. Also returns what was wrong with the newest, if it was not that.
 ///
 /// An older one is as good if the logs after it are still there; whether they are is found out by their numbers.
-async fn newest_snapshot<D: Disk>(
+pub(super) async fn newest_snapshot<D: Disk>(
     options: &SoloOptions<D>,
     listing: &Listing,
 ) -> Result<(Option<snapshot::Loaded>, Option<OpenError>), OpenError> {
@@ -205,7 +207,7 @@ async fn newest_snapshot<D: Disk>(
 }
 
 /// Checks that the logs go on where the snapshot ends.
-fn check_start<D: Disk>(
+pub(super) fn check_start<D: Disk>(
     logs: &[LogFile<D>],
     replay: &Replay,
     durable: Option<Lsn>,
@@ -229,7 +231,10 @@ fn check_start<D: Disk>(
 }
 
 /// Opens a log file and checks its header; `None` if its creation did not get far.
-async fn open_log<D: Disk>(options: &SoloOptions<D>, sequence: u64) -> Result<Option<LogFile<D>>, OpenError> {
+pub(super) async fn open_log<D: Disk>(
+    options: &SoloOptions<D>,
+    sequence: u64,
+) -> Result<Option<LogFile<D>>, OpenError> {
     let name = wal::file_name(options.stream, sequence);
     let device = |source| OpenError::Device { file: name.clone(), source };
     let corrupt = |what| OpenError::Corrupt { file: name.clone(), offset: 0, what };
@@ -259,7 +264,7 @@ async fn open_log<D: Disk>(options: &SoloOptions<D>, sequence: u64) -> Result<Op
 }
 
 /// Returns the offset of the first batch header at or after `offset` that `wanted` accepts.
-async fn find_batch<D: Disk>(
+pub(super) async fn find_batch<D: Disk>(
     window: &mut Window<D>,
     mut offset: u64,
     wanted: impl Fn(&WalBatchHeader) -> bool,
@@ -277,7 +282,7 @@ async fn find_batch<D: Disk>(
 }
 
 /// What is found where a batch should be.
-enum Found {
+pub(super) enum Found {
     /// A whole batch, decrypted: its header's checksum, its commands, and the bytes that it takes.
     Batch { checksum: u64, commands: Vec<Command>, bytes: u64 },
     /// Nothing, or part of a batch.
@@ -287,7 +292,12 @@ enum Found {
 impl Replay {
     /// Applies the commands of `log` before `end`, which the next file starts with; up to its tail if it is the last.
     /// Returns the offset after the last batch applied.
-    async fn log<D: Disk>(&mut self, disk: &D, log: &LogFile<D>, end: Option<Lsn>) -> Result<u64, OpenError> {
+    pub(super) async fn log<D: Disk>(
+        &mut self,
+        disk: &D,
+        log: &LogFile<D>,
+        end: Option<Lsn>,
+    ) -> Result<u64, OpenError> {
         let device = |source| OpenError::Device { file: log.name.clone(), source };
         let first_lsn = log.header.first_lsn.get();
         let mut next_lsn = self.last_lsn.0 + 1;
@@ -324,9 +334,6 @@ impl Replay {
             previous_checksum = checksum;
             offset += bytes;
         }
-        if offset > FIRST_BATCH_OFFSET {
-            log.file.sync().await.map_err(device)?;
-        }
         Ok(offset)
     }
 }
@@ -335,7 +342,7 @@ impl<D: Disk> LogFile<D> {
     /// Reads the batch at `offset`, which starts with command `next_lsn` and follows a header of `previous_checksum`.
     ///
     /// Errors: [`OpenError::Corrupt`] for what no torn write leaves behind.
-    async fn read_batch(
+    pub(super) async fn read_batch(
         &self,
         window: &mut Window<D>,
         offset: u64,

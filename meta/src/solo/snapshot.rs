@@ -5,6 +5,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_channel::oneshot;
 use proto::checksum::checksum;
@@ -242,67 +243,118 @@ pub(super) struct Loaded {
 ///
 /// Errors: [`OpenError::Corrupt`] if an older snapshot should be tried; any other is final.
 pub(super) async fn load<D: Disk>(options: &SoloOptions<D>, last_lsn: u64) -> Result<Loaded, OpenError> {
-    let name = file_name(last_lsn);
-    let device = |source| OpenError::Device { file: name.clone(), source };
-    let corrupt = |offset, what| OpenError::Corrupt { file: name.clone(), offset, what };
-    let file = options.disk.open(&name).await.map_err(device)?;
-    let mut window = Window::new(options.disk.clone(), file);
-    let sector = window.read(0, SECTOR_BYTES).await.map_err(device)?;
-    let header = SnapshotHeader::parse(sector).map_err(|error| corrupt(0, error.into()))?;
-    if header.cluster != options.cluster {
-        return Err(OpenError::Foreign { file: name.clone(), what: "cluster" });
-    }
-    if header.last_lsn.get() != last_lsn {
-        return Err(corrupt(0, Damage::Name));
-    }
-    let wrapped = WrappedKey { ring_key: header.ring_key.get(), nonce: header.wrap_nonce, wrapped: header.wrapped_key };
-    let key = options.keys.unwrap(&wrapped, &header.wrap_context());
-    let cipher = options.keys.cipher(&key.map_err(|source| OpenError::Key { file: name.clone(), source })?);
-
+    let mut reader = FrameReader::open(options, last_lsn).await?;
     let mut loading = Loading::default();
     let mut pairs = 0u64;
-    let mut offset = SECTOR_BYTES as u64;
-    for index in 0..header.frames.get() {
-        let head = window.read(offset, SECTOR_BYTES).await.map_err(device)?;
-        let frame = SnapshotFrame::parse(head).map_err(|error| corrupt(offset, error.into()))?;
-        let body_bytes = frame.body_bytes.get() as usize;
-        if frame.tag != header.tag || frame.index.get() != index || body_bytes > FRAME_PLAIN_BYTES_MAX + SEAL_TAG_BYTES
-        {
-            return Err(corrupt(offset, Damage::Contents));
-        }
-        let bytes = window.read(offset, HEADER_BYTES + body_bytes).await.map_err(device)?;
-        if bytes.len() < HEADER_BYTES + body_bytes || checksum(&bytes[HEADER_BYTES..]) != frame.body_checksum.get() {
-            return Err(corrupt(offset, Damage::Contents));
-        }
-        let mut body = bytes[HEADER_BYTES..].to_vec();
-        let nonce = nonce(NonceKind::SnapshotFrame, index, 0);
-        let plain = cipher.open(&nonce, &frame.associated(), &mut body).map_err(|_| corrupt(offset, Damage::Seal))?;
-        append_pairs(&mut loading, plain, frame.pairs.get()).map_err(|what| corrupt(offset, what))?;
-        pairs += u64::from(frame.pairs.get());
-        offset += ((HEADER_BYTES + body_bytes) as u64).next_multiple_of(SECTOR_BYTES as u64);
+    while let Some(frame) = reader.next().await? {
+        append_pairs(&mut loading, &frame.plain, frame.pairs).map_err(|what| reader.corrupt(frame.offset, what))?;
+        pairs += u64::from(frame.pairs);
     }
-    if pairs != header.pairs.get() {
-        return Err(corrupt(0, Damage::Contents));
+    if pairs != reader.header.pairs.get() {
+        return Err(reader.corrupt(0, Damage::Contents));
     }
-    Ok(Loaded {
-        state: loading.finish(),
-        last_lsn: Lsn(last_lsn),
-        wal_sequence: header.wal_sequence.get(),
-        bytes: offset,
-    })
+    let wal_sequence = reader.header.wal_sequence.get();
+    Ok(Loaded { state: loading.finish(), last_lsn: Lsn(last_lsn), wal_sequence, bytes: reader.offset })
 }
 
-/// Adds the pairs of a frame to `loading`; each is checked, and all must follow what is there.
-fn append_pairs(loading: &mut Loading, mut plain: &[u8], pairs: u32) -> Result<(), Damage> {
+/// Reads a snapshot frame by frame.
+pub(super) struct FrameReader<D: Disk> {
+    pub(super) header: SnapshotHeader,
+    name: String,
+    window: Window<D>,
+    cipher: Arc<dyn Cipher>,
+    /// Place of the next frame.
+    index: u64,
+    /// Where the next frame starts; after the last one, the length of the file.
+    offset: u64,
+}
+
+/// The pairs of one frame, decrypted.
+pub(super) struct Frame {
+    pub(super) offset: u64,
+    pub(super) pairs: u32,
+    pub(super) plain: Vec<u8>,
+}
+
+impl<D: Disk> FrameReader<D> {
+    /// Opens the snapshot after command `last_lsn` and checks its header.
+    ///
+    /// Errors: as [`load`].
+    pub(super) async fn open(options: &SoloOptions<D>, last_lsn: u64) -> Result<FrameReader<D>, OpenError> {
+        let name = file_name(last_lsn);
+        let device = |source| OpenError::Device { file: name.clone(), source };
+        let corrupt = |what| OpenError::Corrupt { file: name.clone(), offset: 0, what };
+        let file = options.disk.open(&name).await.map_err(device)?;
+        let mut window = Window::new(options.disk.clone(), file);
+        let sector = window.read(0, SECTOR_BYTES).await.map_err(device)?;
+        let header = SnapshotHeader::parse(sector).map_err(|error| corrupt(error.into()))?;
+        if header.cluster != options.cluster {
+            return Err(OpenError::Foreign { file: name.clone(), what: "cluster" });
+        }
+        if header.last_lsn.get() != last_lsn {
+            return Err(corrupt(Damage::Name));
+        }
+        let (ring_key, nonce, wrapped) = (header.ring_key.get(), header.wrap_nonce, header.wrapped_key);
+        let key = options.keys.unwrap(&WrappedKey { ring_key, nonce, wrapped }, &header.wrap_context());
+        let cipher = options.keys.cipher(&key.map_err(|source| OpenError::Key { file: name.clone(), source })?);
+        Ok(FrameReader { header, name, window, cipher, index: 0, offset: SECTOR_BYTES as u64 })
+    }
+
+    /// Returns the next frame; `None` after the last that the header counts.
+    ///
+    /// Errors: as [`load`].
+    pub(super) async fn next(&mut self) -> Result<Option<Frame>, OpenError> {
+        if self.index == self.header.frames.get() {
+            return Ok(None);
+        }
+        let (name, offset, index) = (self.name.clone(), self.offset, self.index);
+        let device = |source| OpenError::Device { file: name.clone(), source };
+        let corrupt = |what| OpenError::Corrupt { file: name.clone(), offset, what };
+        let head = self.window.read(offset, SECTOR_BYTES).await.map_err(device)?;
+        let frame = SnapshotFrame::parse(head).map_err(|error| corrupt(error.into()))?;
+        let body_bytes = frame.body_bytes.get() as usize;
+        let fits = body_bytes <= FRAME_PLAIN_BYTES_MAX + SEAL_TAG_BYTES;
+        if frame.tag != self.header.tag || frame.index.get() != index || !fits {
+            return Err(corrupt(Damage::Contents));
+        }
+        let bytes = self.window.read(offset, HEADER_BYTES + body_bytes).await.map_err(device)?;
+        if bytes.len() < HEADER_BYTES + body_bytes || checksum(&bytes[HEADER_BYTES..]) != frame.body_checksum.get() {
+            return Err(corrupt(Damage::Contents));
+        }
+        let mut plain = bytes[HEADER_BYTES..].to_vec();
+        let nonce = nonce(NonceKind::SnapshotFrame, index, 0);
+        let opened = self.cipher.open(&nonce, &frame.associated(), &mut plain).map_err(|_| corrupt(Damage::Seal))?;
+        let plain_bytes = opened.len();
+        plain.truncate(plain_bytes);
+        self.index += 1;
+        self.offset += ((HEADER_BYTES + body_bytes) as u64).next_multiple_of(SECTOR_BYTES as u64);
+        Ok(Some(Frame { offset, pairs: frame.pairs.get(), plain }))
+    }
+
+    /// Says that the file is damaged.
+    pub(super) fn corrupt(&self, offset: u64, what: Damage) -> OpenError {
+        OpenError::Corrupt { file: self.name.clone(), offset, what }
+    }
+}
+
+/// Adds the pairs of a frame to `loading`; all must follow what is there.
+fn append_pairs(loading: &mut Loading, plain: &[u8], pairs: u32) -> Result<(), Damage> {
+    each_pair(plain, pairs, |key, value| if loading.append(key, value) { Ok(()) } else { Err(Damage::Contents) })
+}
+
+/// Hands every pair of a frame to `take`, checked.
+pub(super) fn each_pair(
+    mut plain: &[u8],
+    pairs: u32,
+    mut take: impl FnMut(&[u8], &[u8]) -> Result<(), Damage>,
+) -> Result<(), Damage> {
     for _ in 0..pairs {
         let (head, rest) = plain.split_at_checked(PAIR_HEAD_BYTES).ok_or(Damage::Contents)?;
         let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes")) as usize;
         let (key, rest) = rest.split_at_checked(word(0)).ok_or(Damage::Contents)?;
         let (value, rest) = rest.split_at_checked(word(4)).ok_or(Damage::Contents)?;
         check_pair(key, value)?;
-        if !loading.append(key, value) {
-            return Err(Damage::Contents);
-        }
+        take(key, value)?;
         plain = rest;
     }
     if plain.is_empty() { Ok(()) } else { Err(Damage::Contents) }
