@@ -11,6 +11,7 @@
 //! * `open`: new segments, and recovery over all segments; [`recovery`]: what one segment holds, believed only as far
 //!   as it proves itself.
 //! * `checkpoint`: what a checkpoint of the index takes from each core and gives back.
+//! * [`examine`]: what a segment file holds, looked at piece by piece and never changed.
 //! * [`files`] and [`recent`]: bounded caches.
 //! * [`superblock`]: who a device is, and the incarnation that makes segment ids unique.
 //!
@@ -23,6 +24,7 @@
 
 mod checkpoint;
 pub mod error;
+pub mod examine;
 pub mod files;
 mod known;
 mod open;

@@ -213,7 +213,7 @@ async fn read_footer<F: DiskFile>(
 }
 
 /// Parses a footer body; the layout stands at [`FooterHeader`].
-fn parse_footer(mut body: &[u8], rows: u32, geometry: Geometry) -> Option<Vec<(RowPlace, RowTable)>> {
+pub(crate) fn parse_footer(mut body: &[u8], rows: u32, geometry: Geometry) -> Option<Vec<(RowPlace, RowTable)>> {
     let mut take = |bytes: usize| {
         let (head, tail) = body.split_at_checked(bytes)?;
         body = tail;
