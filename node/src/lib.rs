@@ -8,6 +8,7 @@
 //! * [`read`]: manifest → location → block → verified bytes.
 //! * `checkpoint`: pages of the chunk index, so that a start need not read all segments.
 //! * [`namespace`]: stat, list, make, move, remove, commit; `calls`: the same from any core.
+//! * [`fsck`], [`inspect`] and [`offline`]: looking at what lies on the devices while nobody serves them.
 //!
 //! A node has one [`Node`] on each of its cores. Each cuts, stores and reads on its own queues; chunks are found through
 //! the cores that own them (see [`shard::store`]), and names on the one core that has the [`Namespace`].
@@ -22,9 +23,12 @@ mod barrier;
 mod calls;
 mod checkpoint;
 pub mod error;
+pub mod fsck;
 pub mod info;
+pub mod inspect;
 pub mod manifest;
 pub mod namespace;
+pub mod offline;
 pub mod open;
 pub mod read;
 pub mod write;

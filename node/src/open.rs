@@ -18,7 +18,7 @@ use net::mailbox::{MailboxEnd, mailboxes};
 use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, SUPERBLOCK_HAS_METADATA, Superblock};
 use proto::limits::{CORES_MAX, MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES};
 use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, runtime};
-use proto::{ClusterId, DeviceId, Geometry};
+use proto::{ClusterId, DeviceId, DomainId, Geometry};
 use shard::recovery::{ListedSegment, ListedState};
 use shard::segment::{Member, SEGMENT_DIR, piece_name};
 use shard::{Recovered, Store, StoreOptions, Volume, superblock};
@@ -403,6 +403,11 @@ async fn format_devices<D: Disk>(disks: &[D], piece_bytes: u64) -> Result<Vec<Su
     Ok(superblocks)
 }
 
+/// Associated data of a domain's wrapped key: what it belongs to, so that it opens nowhere else.
+pub(crate) fn domain_context(domain: DomainId, cluster: ClusterId) -> Vec<u8> {
+    [&b"dedup domain"[..], &domain.0.to_le_bytes(), &cluster.0].concat()
+}
+
 /// Returns the key and the chunker of the default dedup domain, which a fresh store has not yet. The key never leaves the
 /// metadata unwrapped.
 async fn open_domain<D: Disk>(
@@ -412,7 +417,7 @@ async fn open_domain<D: Disk>(
     new_chunker: ChunkerId,
 ) -> Result<([u8; 32], ChunkerId), OpenError> {
     let id = DEFAULT_DOMAIN;
-    let context = [&b"dedup domain"[..], &id.0.to_le_bytes(), &cluster.0].concat();
+    let context = domain_context(id, cluster);
     if meta.view(|view| view.domain(id)).is_none() {
         let key: [u8; 32] = runtime::random();
         let wrapped = keys.wrap(&key, runtime::random(), &context);
