@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use client::DEFAULT_ENDPOINT;
 
+use crate::offline::Offline;
+
 /// Shown under the list of commands.
 const TWO_MINUTES: &str = "\
 In two minutes:
@@ -17,7 +19,8 @@ In two minutes:
   dfs df                                       see what deduplication and compression saved
 
 Remote paths start at '/'. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 token not accepted,
-5 server unreachable, 6 conflict (exists, not empty, wrong kind), 7 interrupted or busy: the same command may succeed.";
+5 server unreachable, 6 conflict (exists, not empty, wrong kind), 7 interrupted or busy: the same command may succeed.
+`fsck` and `inspect` read data directories while the server is stopped; their help names their own exit codes.";
 
 /// Stores, fetches and lists files of a DFS server.
 #[derive(Debug, Parser)]
@@ -58,8 +61,18 @@ pub(crate) struct Jobs {
     pub(crate) jobs: u8,
 }
 
+/// All commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Remote(RemoteCommand),
+    #[command(flatten)]
+    Offline(Offline),
+}
+
+/// Commands that ask a server.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RemoteCommand {
     /// Store a file, a tree (-r), or standard input (-).
     ///
     /// A REMOTE that is a directory, or ends in '/', receives the file under its own name. With -r, LOCAL's contents

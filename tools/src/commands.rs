@@ -7,7 +7,7 @@ use proto::api::{Entry, Kind, Stats};
 use proto::path::FsPath;
 use serde_json::json;
 
-use crate::arguments::Command;
+use crate::arguments::RemoteCommand as Command;
 use crate::context::Context;
 use crate::download;
 use crate::failure::Failure;

@@ -2,7 +2,7 @@
 //!
 //! Read it in this order: `arguments` (what can be asked), `commands` (one file per group of commands), `upload` and
 //! `download` (one file at a time, then whole trees), `local` (the only place that touches the local file system by
-//! name), `failure` (what can go wrong, its exit code and its words).
+//! name), `failure` (what can go wrong, its exit code and its words), `offline` (the commands that need no server).
 //!
 //! Invariants
 //!
@@ -16,7 +16,10 @@ mod commands;
 mod context;
 mod download;
 mod failure;
+mod fsck;
+mod inspect;
 mod local;
+mod offline;
 mod output;
 mod pool;
 mod progress;
@@ -29,9 +32,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use arguments::Arguments;
+use arguments::{Arguments, Command};
 use context::Context;
 use failure::Failure;
+use output::Output;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -39,7 +43,11 @@ fn main() -> ExitCode {
         Err(error) => return refuse_arguments(&error),
     };
     let json = arguments.global.json;
-    match Context::new(arguments.global).and_then(|context| commands::run(&context, arguments.command)) {
+    let command = match arguments.command {
+        Command::Remote(command) => command,
+        Command::Offline(command) => return offline::run(Output { json, quiet: arguments.global.quiet }, command),
+    };
+    match Context::new(arguments.global).and_then(|context| commands::run(&context, command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report(json);
