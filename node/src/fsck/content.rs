@@ -7,7 +7,7 @@ use std::rc::Rc;
 use meta::{Content, ManifestEntry, OfflineMeta, decode_page};
 use proto::limits::{MANIFEST_DEPTH_MAX, MANIFEST_PAGE_ENTRIES_MAX};
 use proto::port::Disk;
-use proto::{ChunkId, DeviceId, Location, SegmentId};
+use proto::{ChunkId, DeviceId, DomainId, Location, SegmentId};
 use shard::examine::{Column, Expected};
 use shard::recent::Recent;
 
@@ -85,12 +85,22 @@ impl<'a, D: Disk> ContentCheck<'a, D> {
         }
     }
 
+    /// Follows the pages of the index's checkpoint, if there is one.
+    pub(super) async fn check_checkpoint(&mut self, meta: &OfflineMeta<D>, report: &mut Report) {
+        let Some(checkpoint) = meta.view().index_checkpoint() else { return };
+        for (range, why) in self.walk(checkpoint.content, meta).await.lost {
+            let detail = format!("its bytes {} to {}: {why}", range.start, range.end - 1);
+            report.add(Problem::new(ProblemKind::CheckpointDamaged, detail));
+        }
+    }
+
     async fn walk(&mut self, content: Content, meta: &OfflineMeta<D>) -> Losses {
         let mut losses = Losses::default();
         let Content::Chunks { size, domain, depth, entries } = content else { return losses };
         let sum = entries.iter().try_fold(0u64, |sum, entry| sum.checked_add(entry.bytes));
         let fits = entries.len() <= MANIFEST_PAGE_ENTRIES_MAX && depth <= MANIFEST_DEPTH_MAX;
-        if sum != Some(size) || !fits || meta.view().domain(domain).is_none() {
+        let is_known = domain == DomainId::CHECKPOINTS || meta.view().domain(domain).is_some();
+        if sum != Some(size) || !fits || !is_known {
             losses.lose(0..size, "its manifest contradicts itself".to_owned());
             return losses;
         }

@@ -36,6 +36,7 @@ use shard::segment::{SEGMENT_DIR, piece_name};
 pub use problem::{PROBLEMS_KEPT_MAX, Problem, ProblemKind, Report, Severity, Totals};
 pub use segments::{SegmentChecker, SegmentFindings};
 
+use crate::DEFAULT_DOMAIN;
 use chunks::ChunkSet;
 use content::ContentCheck;
 use devices::Device;
@@ -221,7 +222,9 @@ impl<D: Disk> Check<D> {
             depth: self.depth,
         };
         let members = self.listed.iter().map(|listed| (listed.id, &listed.members[..])).collect();
-        ContentCheck::new(&checker, members, &self.chunks).check(meta, &self.versions, &mut self.report).await;
+        let mut content = ContentCheck::new(&checker, members, &self.chunks);
+        content.check(meta, &self.versions, &mut self.report).await;
+        content.check_checkpoint(meta, &mut self.report).await;
         self.report
     }
 
@@ -270,7 +273,13 @@ impl<D: Disk> Check<D> {
         meta.each_pair(|pair| {
             let Pair::Domain { key: domain, record } = pair else { return };
             match self.keys.unwrap(&record.key(), &crate::open::domain_context(domain, cluster)) {
-                Ok(key) => drop(self.domains.insert(domain, DomainKey::new(key))),
+                Ok(key) => {
+                    // Pages of the chunk index are named with the key of the node's own domain.
+                    if domain == DEFAULT_DOMAIN {
+                        self.domains.insert(DomainId::CHECKPOINTS, DomainKey::new(key));
+                    }
+                    self.domains.insert(domain, DomainKey::new(key));
+                }
                 Err(error) => {
                     let detail = format!("domain {domain}: {error}");
                     self.report.add(Problem::new(ProblemKind::DomainLocked, detail));

@@ -141,6 +141,9 @@ problem_kinds! {
     /// Chunks that only their manifests lead to.
     HintOnly Warning "hint-only"
         "they lie in damaged rows and are still read; copy these files elsewhere and store them again";
+    /// The checkpoint of the chunk index cannot be read.
+    CheckpointDamaged Warning "checkpoint-damaged"
+        "a start reads the tables of all segments instead, which takes longer; the next checkpoint replaces it";
     /// Bytes of a file are lost.
     DataLost Damage "data-lost"
         "these bytes of the file cannot be read; restore the file from a copy of your own";

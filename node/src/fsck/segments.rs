@@ -359,6 +359,9 @@ impl<D: Disk> Looking<'_, D> {
     }
 
     fn take_chunks(&mut self, block: &TableBlock, standing: Standing) {
+        // Pages of the index are not in the index.
+        let is_page = block.entry.domain == DomainId::CHECKPOINTS;
+        let standing = if is_page { Standing::HintOnly } else { standing };
         self.findings.totals.blocks += 1;
         for (ordinal, chunk) in block.entry.chunks.iter().enumerate() {
             let (segment, ordinal) = (self.listed.id, ordinal as u16);
