@@ -5,7 +5,8 @@
 #
 # CORPUS=DIR       also stores and restores that tree (docs/bench/corpus.md)
 # FILL_CHUNKS=N    also makes and opens a directory of N chunks (docs/bench/fill.md)
-# BENCH_DIR=DIR    a directory on the disk to measure; 3 GB and 1.3 KB per chunk are written [default: a temporary one]
+# BENCH_DIR=DIR    a directory on the disk to measure; up to 10 GB, and 1.6 KB per chunk, are needed
+#                  [default: a temporary one]
 # SERVER_CORES=N   cores of the servers that are started [default: 1]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,6 +15,8 @@ cores=${SERVER_CORES:-1}
 scratch=$(mktemp -d "${BENCH_DIR:-${TMPDIR:-/tmp}}/dfs-bench.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p docs/bench
+# Asked before the pages of this run change the tree.
+commit=$(git describe --always --dirty)
 
 # What every page begins with: a title, and where and when its numbers were made.
 page() {
@@ -25,7 +28,7 @@ page() {
         "$(sed -n 's/^MemTotal: *//p' /proc/meminfo), Linux $(uname -r)"
     echo "- disk: $(df --output=source,fstype "$scratch" | tail -n 1 | tr -s ' ')"
     echo "- date: $(date -u +%Y-%m-%d), load before: $(cut -d ' ' -f 1 /proc/loadavg)"
-    echo "- commit: $(git describe --always --dirty)"
+    echo "- commit: $commit"
 }
 
 # A heading, the command, and what it prints; paths of this run are left out.
@@ -64,17 +67,22 @@ device() {
     run "$engines" device --path "$scratch" --engine "$engines"
 }
 
+# A load on a server that holds nothing yet, for what is removed is not given back to the disk.
+on_fresh_server() {
+    run "$@" --serve "$scratch/load" --server-cores "$cores" --duration 5s --warmup 1s
+    rm -rf "$scratch/load"
+}
+
 load() {
-    local server=(--serve "$scratch/load" --server-cores "$cores" --duration 5s --warmup 1s)
     page "Load on one server, client on the same machine"
-    run "put, 64 KiB, closed loop" put "${server[@]}" --size 64KiB --concurrency 32
-    run "put, 16 MiB, closed loop" put "${server[@]}" --size 16MiB --concurrency 4
-    run "put, 16 MiB of text, closed loop" put "${server[@]}" --data text --size 16MiB --concurrency 4
-    run "get, 64 KiB, closed loop" get "${server[@]}" --size 64KiB --concurrency 32
-    run "get, 16 MiB, closed loop" get "${server[@]}" --size 16MiB --files 32 --concurrency 4
-    run "mixed, 64 KiB, open loop" mixed "${server[@]}" --size 64KiB --rate 300 --concurrency 32
-    run "meta, closed loop" meta "${server[@]}" --concurrency 64
-    run "meta, open loop" meta "${server[@]}" --rate 1000 --concurrency 64
+    on_fresh_server "put, 64 KiB, closed loop" put --size 64KiB --concurrency 32
+    on_fresh_server "put, 16 MiB, closed loop" put --size 16MiB --concurrency 4
+    on_fresh_server "put, 16 MiB of text, closed loop" put --data text --size 16MiB --concurrency 4
+    on_fresh_server "get, 64 KiB, closed loop" get --size 64KiB --concurrency 32
+    on_fresh_server "get, 16 MiB, closed loop" get --size 16MiB --files 32 --concurrency 4
+    on_fresh_server "mixed, 64 KiB, open loop" mixed --size 64KiB --rate 300 --concurrency 32
+    on_fresh_server "meta, closed loop" meta --concurrency 64
+    on_fresh_server "meta, open loop" meta --rate 1000 --concurrency 64
 }
 
 corpus() {
