@@ -4,6 +4,23 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::CONTENT_TYPE_BYTES_MAX;
+
+/// Media type of a file that was stored without one.
+pub const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
+
+/// Whether `text` can be the media type of a file: `type/subtype`, then anything that is printable ASCII, so that it can
+/// end no header.
+#[must_use]
+pub fn is_content_type(text: &str) -> bool {
+    let token = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    };
+    let essence = text.split_once(';').map_or(text, |(essence, _)| essence).trim_end_matches([' ', '\t']);
+    let is_essence = essence.split_once('/').is_some_and(|(major, minor)| token(major) && token(minor));
+    is_essence && text.len() <= CONTENT_TYPE_BYTES_MAX && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
+}
+
 /// What kind of object a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,6 +57,9 @@ pub struct Entry {
     /// Where a symlink points.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub symlink_target: Option<String>,
+    /// Media type of a file; absent if it is [`DEFAULT_CONTENT_TYPE`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub content_type: Option<String>,
     /// User metadata; empty if there is none.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
@@ -55,6 +75,70 @@ pub struct Listing {
     /// Pass as `cursor` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next_cursor: Option<String>,
+}
+
+/// One page of the versions of a file, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionList {
+    /// The file.
+    pub path: String,
+    /// Its versions, each as it was while it was the current one; only `id` and `path` are those of now.
+    pub versions: Vec<Entry>,
+    /// Pass as `after` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_after: Option<u64>,
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// It is new.
+    Create,
+    /// A file has a new version.
+    Commit,
+    /// It has another path.
+    Rename,
+    /// It is gone.
+    Delete,
+    /// It has other attributes.
+    Attributes,
+    /// A file has a new version with the content of an earlier one.
+    Restore,
+}
+
+/// One change of the namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its place in the order of all changes; pass as `since` to go on after it.
+    pub cursor: String,
+    /// What happened.
+    pub event: EventKind,
+    /// Public id of the object.
+    pub id: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Absolute path after the change, or before it was deleted.
+    pub path: String,
+    /// Absolute path before a rename.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub from: Option<String>,
+    /// Version of a file after the change, or before it was deleted; 0 for directories and symlinks.
+    pub version: u64,
+    /// The version that a restore brought back.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub restored_version: Option<u64>,
+    /// RFC 3339, UTC.
+    pub at: String,
+}
+
+/// Changes of the namespace, in the order in which they were made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventPage {
+    /// The changes.
+    pub events: Vec<Event>,
+    /// Pass as `since` for what comes next.
+    pub cursor: String,
 }
 
 /// Where the space went.
@@ -116,10 +200,33 @@ pub mod header {
     pub const CLIENT: &str = "x-dfs-client";
     /// Number of a request of that client, decimal; the same number again returns the first answer.
     pub const SEQUENCE: &str = "x-dfs-sequence";
+    /// Key under which a repetition of the request is known again, chosen by the client.
+    pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+    /// The oldest cursor from which changes can still be read, in the answer to one that is older.
+    pub const OLDEST_CURSOR: &str = "x-dfs-oldest-cursor";
     /// Version of the content that a response carries.
     pub const VERSION: &str = "x-dfs-version";
     /// Kind of the object that a response describes.
     pub const KIND: &str = "x-dfs-kind";
     /// Public id of the object that a response describes.
     pub const FILE_ID: &str = "x-dfs-id";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_can_end_no_header() {
+        for text in ["text/plain", DEFAULT_CONTENT_TYPE, "text/html; charset=\"utf-8\"", "a/b;c", "image/svg+xml ;q=1"]
+        {
+            assert!(is_content_type(text), "{text}");
+        }
+        let long = format!("a/{}", "b".repeat(CONTENT_TYPE_BYTES_MAX));
+        for text in ["", "text", "/", "a/", "/b", "a/b/c", "a b/c", "a/b\r\nx: y", "a/b;\n", "a/b;\0", "a/b;ü", &long]
+        {
+            assert!(!is_content_type(text), "{text:?}");
+        }
+        assert!(is_content_type(&long[..CONTENT_TYPE_BYTES_MAX]));
+    }
 }

@@ -56,6 +56,8 @@ pub const PATH_DEPTH_MAX: usize = 256;
 pub const USER_METADATA_BYTES_MAX: usize = 8 << 10;
 /// Pairs of user metadata of a file.
 pub const USER_METADATA_PAIRS_MAX: usize = 64;
+/// Bytes of the media type of a file.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 /// Bytes of a symlink target.
 pub const SYMLINK_BYTES_MAX: usize = 4096;
 /// Entries of one page of a directory listing.
@@ -83,6 +85,24 @@ pub const SNAPSHOT_ASIDE_BYTES_MAX: usize = 64 << 20;
 pub const SESSION_RESULTS_MAX: usize = 64;
 /// Clients whose exactly-once window is remembered; the least recently used leaves first.
 pub const SESSION_CLIENTS_MAX: usize = 65_536;
+/// Bytes of an idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Idempotency keys whose answers are remembered; the oldest leaves first.
+pub const IDEMPOTENCY_KEYS_MAX: u64 = 65_536;
+/// Change events that are retained; the oldest leaves first.
+pub const EVENTS_RETAINED_MAX: u64 = 65_536;
+/// Bytes of the change events that are retained; the oldest leaves first.
+pub const EVENTS_RETAINED_BYTES_MAX: u64 = 16 << 20;
+/// Events of one page.
+pub const EVENTS_PAGE_MAX: usize = 1_000;
+/// Events that are looked at for one page, whether they are asked for or not.
+pub const EVENTS_SCANNED_MAX: usize = 4_096;
+/// Requests of one core that may wait for events or stream them, so that others are served meanwhile.
+pub const EVENT_WATCHERS_MAX: usize = 256;
+/// Requests of all cores that may wait for the next event.
+pub const EVENT_WAITERS_MAX: usize = 4_096;
+/// Seconds that a request may wait for the next event.
+pub const EVENT_WAIT_SECONDS_MAX: usize = 60;
 /// Virtual shards of a node: index partitions and namespace groups, dealt to the cores at start.
 pub const VIRTUAL_SHARDS: usize = 64;
 /// Calls from one core to another that may be under way; callers beyond it wait for room.

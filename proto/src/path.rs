@@ -1,8 +1,10 @@
 //! What a path may look like.
 //!
 //! A path is UTF-8, starts with `/`, and has no empty, `.` or `..` component and no NUL or other control character.
-//! Repeated and trailing slashes are folded. Names are compared byte for byte, without Unicode normalisation, so that
-//! what a client wrote is what every client lists.
+//! Its normal form has single slashes between its names and none at the end; other spellings are folded into it.
+//!
+//! Names are compared byte for byte, without Unicode normalisation: file systems hold names that only differ in it, and
+//! one of them would overwrite the other. So a tree that is stored comes back name by name as it was.
 
 use std::fmt;
 
@@ -127,6 +129,13 @@ mod tests {
     }
 
     #[test]
+    fn names_that_look_alike_stay_apart() {
+        let (composed, decomposed) = ("/\u{fc}", "/u\u{308}");
+        assert_ne!(FsPath::parse(composed).unwrap(), FsPath::parse(decomposed).unwrap());
+        assert_eq!(FsPath::parse(decomposed).unwrap().to_string(), decomposed);
+    }
+
+    #[test]
     fn tricks_are_refused() {
         for (text, error) in [
             ("a/b", PathError::NotAbsolute),
@@ -135,6 +144,10 @@ mod tests {
             ("/.", PathError::Dots),
             ("/a\0b", PathError::ControlCharacter("a\0b".into())),
             ("/a\nb", PathError::ControlCharacter("a\nb".into())),
+            ("/a\u{7f}b", PathError::ControlCharacter("a\u{7f}b".into())),
+            ("/a\u{85}b", PathError::ControlCharacter("a\u{85}b".into())),
+            ("/a//../b", PathError::Dots),
+            ("//..", PathError::Dots),
         ] {
             assert_eq!(FsPath::parse(text), Err(error), "{text:?}");
         }
