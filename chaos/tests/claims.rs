@@ -275,7 +275,7 @@ fn what_is_moved_out_of_a_directory_under_removal_survives() {
 fn repeated_requests_get_their_first_answer_though_the_names_are_gone() {
     run(11, |disk| async move {
         let node = open(vec![disk]).await;
-        let session = |sequence| Some(Session { client: 1, sequence, acked_below: 0 });
+        let session = |sequence| Some(Session::Numbered { client: 1, sequence, acked_below: 0 });
         put(&node, "/file", b"x").await;
         let by_id = Target::Id(node.stat(Target::Path(path("/file"))).await.unwrap().id);
         for _ in 0..2 {

@@ -90,6 +90,8 @@ pub enum Command {
         /// Only if the name still stands for this inode; otherwise `Stale`.
         #[rkyv(with = Map<InodeIdDef>)]
         inode: Option<InodeId>,
+        /// What must hold for it now.
+        condition: Condition,
         /// Exactly-once.
         session: Option<Session>,
         /// Now, in nanoseconds since the Unix epoch.
@@ -116,14 +118,35 @@ pub enum Command {
         /// The file, directory or symlink.
         #[rkyv(with = InodeIdDef)]
         inode: InodeId,
+        /// What must hold for it now.
+        condition: Condition,
         /// Unix permission bits.
         mode: Option<u32>,
         /// Modification time in nanoseconds since the Unix epoch.
         mtime_ns: Option<u64>,
         /// Where a symlink points; `NotASymlink` for others.
         symlink_target: Option<String>,
+        /// Media type of a file; `NotAFile` for others.
+        content_type: Option<String>,
         /// Replaces all user metadata.
         user_metadata: Option<Vec<(String, String)>>,
+        /// Exactly-once.
+        session: Option<Session>,
+        /// Now, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+    },
+    /// Makes an earlier version of a file its next one, with the attributes that it had; no data is copied. Answers
+    /// `Committed`.
+    ///
+    /// It needs no pin of its own: the version that it refers to is retained, and so are its chunks.
+    Restore {
+        /// The name; directories on the way to it are walked, none is made.
+        at: Place,
+        /// The version to bring back; `NoSuchVersion` if the file has none of this number.
+        #[rkyv(with = VersionNumberDef)]
+        version: VersionNumber,
+        /// What must hold for the name now.
+        condition: Condition,
         /// Exactly-once.
         session: Option<Session>,
         /// Now, in nanoseconds since the Unix epoch.
@@ -236,39 +259,69 @@ pub struct Attributes {
     pub mode: Option<u32>,
     /// Modification time in nanoseconds since the Unix epoch; if absent, the time of the command.
     pub mtime_ns: Option<u64>,
+    /// Media type of a file; if absent, [`proto::api::DEFAULT_CONTENT_TYPE`]. Only files have one.
+    pub content_type: Option<String>,
     /// User metadata; replaces all that the version before had.
     pub user_metadata: Vec<(String, String)>,
     /// The principal that owns a new object; an existing file keeps its owner.
     pub owner: u64,
 }
 
-/// What must hold for a name at the time of the commit.
+/// What must hold for a name when the command is applied; otherwise `ConditionFailed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Condition {
     /// Anything.
     Any,
     /// Nothing has the name (`If-None-Match: *`).
     Absent,
-    /// The name stands for this file at this version (`If-Match`).
+    /// The name stands for this object at this version (`If-Match`).
     Match {
-        /// The file.
+        /// The object.
         #[rkyv(with = InodeIdDef)]
         inode: InodeId,
         /// Its version.
         #[rkyv(with = VersionNumberDef)]
         version: VersionNumber,
     },
+    /// Something has the name (`If-Match: *`).
+    Exists,
 }
 
-/// The place of a request in its client's exactly-once window.
+impl Condition {
+    /// Never holds: no object has this inode. Whoever proposes it asks for a remembered answer only.
+    pub const NEVER: Condition = Condition::Match { inode: InodeId(0), version: VersionNumber(0) };
+
+    /// Whether it holds for a name that stands for `current`, an object and its version.
+    #[must_use]
+    pub fn holds(self, current: Option<(InodeId, VersionNumber)>) -> bool {
+        match self {
+            Condition::Any => true,
+            Condition::Absent => current.is_none(),
+            Condition::Match { inode, version } => current == Some((inode, version)),
+            Condition::Exists => current.is_some(),
+        }
+    }
+}
+
+/// How a request is known again when it is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub struct Session {
-    /// Random number of the client.
-    pub client: u64,
-    /// Number of the request; the same number again gets the first answer and changes nothing.
-    pub sequence: u64,
-    /// The client has the answers to all requests below this number.
-    pub acked_below: u64,
+pub enum Session {
+    /// By its place in its client's exactly-once window.
+    Numbered {
+        /// Random number of the client.
+        client: u64,
+        /// Number of the request; the same number again gets the first answer and changes nothing.
+        sequence: u64,
+        /// The client has the answers to all requests below this number.
+        acked_below: u64,
+    },
+    /// By a key that its client chose for this request alone.
+    Keyed {
+        /// Digest of the principal and the key.
+        key: [u8; 16],
+        /// Digest of the request; `KeyReused` if another request had the key.
+        fingerprint: [u8; 16],
+    },
 }
 
 /// The answer to a command.
@@ -381,6 +434,18 @@ pub enum MetaError {
     /// Members, columns and footer offsets of the segment do not match.
     #[error("the segment's columns do not match its geometry")]
     InvalidGeometry,
+    /// The file has no version of this number: list its versions.
+    #[error("the file has no such version")]
+    NoSuchVersion,
+    /// Only files have versions and a media type.
+    #[error("this is not a file")]
+    NotAFile,
+    /// A media type that no header can carry; see [`proto::api::is_content_type`].
+    #[error("this is not a media type")]
+    InvalidContentType,
+    /// Another request had this key: send this one under a new key.
+    #[error("another request was sent under the same key")]
+    KeyReused,
 }
 
 /// A named maximum that a command met.
@@ -400,6 +465,8 @@ pub enum Limit {
     UserMetadataBytes,
     /// [`proto::limits::USER_METADATA_PAIRS_MAX`].
     UserMetadataPairs,
+    /// [`proto::limits::CONTENT_TYPE_BYTES_MAX`].
+    ContentTypeBytes,
 }
 
 impl std::fmt::Display for Limit {
@@ -413,6 +480,7 @@ impl std::fmt::Display for Limit {
             Limit::SymlinkBytes => write!(f, "{} bytes of a symlink target", max::SYMLINK_BYTES_MAX),
             Limit::UserMetadataBytes => write!(f, "{} bytes of user metadata", max::USER_METADATA_BYTES_MAX),
             Limit::UserMetadataPairs => write!(f, "{} pairs of user metadata", max::USER_METADATA_PAIRS_MAX),
+            Limit::ContentTypeBytes => write!(f, "{} bytes of a media type", max::CONTENT_TYPE_BYTES_MAX),
         }
     }
 }
@@ -436,7 +504,7 @@ impl Command {
         codec::decode(bytes)
     }
 
-    /// The place in the client's exactly-once window, if the command has one.
+    /// How the command is known again when it is repeated, if it is.
     #[must_use]
     pub fn session(&self) -> Option<Session> {
         match self {
@@ -445,7 +513,8 @@ impl Command {
             | Command::MakeSymlink { session, .. }
             | Command::Unlink { session, .. }
             | Command::Rename { session, .. }
-            | Command::SetAttributes { session, .. } => *session,
+            | Command::SetAttributes { session, .. }
+            | Command::Restore { session, .. } => *session,
             Command::Format { .. }
             | Command::CreateDomain { .. }
             | Command::OpenSegment { .. }
@@ -463,11 +532,13 @@ mod tests {
 
     /// One command of each kind, each field with a value of its own.
     fn examples() -> Vec<Command> {
-        let session = Some(Session { client: 0x11, sequence: 0x12, acked_below: 0x13 });
+        let session = Some(Session::Numbered { client: 0x11, sequence: 0x12, acked_below: 0x13 });
+        let keyed = Some(Session::Keyed { key: [0x14; 16], fingerprint: [0x15; 16] });
         let at = || Place { parent: InodeId(0x21), make_dirs: vec!["a long directory".into()], name: "name".into() };
         let attributes = || Attributes {
             mode: Some(0o640),
             mtime_ns: Some(0x31),
+            content_type: Some("text/plain".into()),
             user_metadata: vec![("key".into(), "value".into())],
             owner: 0x32,
         };
@@ -509,7 +580,8 @@ mod tests {
                 parent: InodeId(0x63),
                 name: "name".into(),
                 inode: Some(InodeId(0x64)),
-                session,
+                condition: Condition::Exists,
+                session: keyed,
                 now_ns: 0x65,
             },
             Command::Rename {
@@ -521,12 +593,21 @@ mod tests {
             },
             Command::SetAttributes {
                 inode: InodeId(0x68),
+                condition: Condition::Any,
                 mode: Some(0x69),
                 mtime_ns: Some(0x6a),
                 symlink_target: Some("target".into()),
+                content_type: Some("text/plain".into()),
                 user_metadata: Some(vec![("key".into(), "value".into())]),
                 session,
                 now_ns: 0x6b,
+            },
+            Command::Restore {
+                at: at(),
+                version: VersionNumber(0x6c),
+                condition: Condition::Any,
+                session,
+                now_ns: 0x6d,
             },
             Command::OpenSegment {
                 segment: SegmentId(0x71),
@@ -584,7 +665,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_damaged_commands_never_panics(example in 0usize..13, bit: prop::sample::Index, cut: prop::sample::Index) {
+        fn decoding_damaged_commands_never_panics(example in 0usize..14, bit: prop::sample::Index, cut: prop::sample::Index) {
             let mut bytes = examples()[example].encode();
             let bit = bit.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);

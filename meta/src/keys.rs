@@ -3,14 +3,17 @@
 //! ```text
 //!   D dir u64 | frag u16 | name     → Name          A dir u64                    → Directory
 //!   I inode u64                     → Inode         V inode u64 | version u64    → Version
+//!   P inode u64 | !version u64      → Past          E cursor u64                 → Event
 //!   S client u64                    → ClientWindow  R touch u64                  → the client touched then
+//!   O key 16 bytes                  → Once          F number u64                 → the key that was used then
 //!   G segment u64                   → SegmentRecord K domain u64                 → DomainRecord
 //!   N slot u16                      → next inode counter of the slot
-//!   C c | C f | C s | C i           → Counters, garbage-collection fence, session clock, IndexCheckpoint
+//!   C c | C e | C f                 → Counters, event clock, garbage-collection fence
+//!   C i | C o | C s                 → IndexCheckpoint, clock of keys, session clock
 //! ```
 //!
-//! All numbers are big-endian. `E`, `L`, `Q`, `T`, `U` and `X` are kept for change events, locks, quota, transactions
-//! and uploads.
+//! All numbers are big-endian; `!` inverts all bits, so that newer versions come first. `L`, `Q`, `T`, `U` and `X` are
+//! kept for locks, quota, transactions and uploads.
 
 use proto::{DomainId, InodeId, SegmentId, VersionNumber};
 
@@ -27,8 +30,12 @@ pub struct KeyRange {
 const FRAGMENT: u16 = 0;
 /// Totals over the whole state.
 pub(crate) const COUNTERS: &[u8] = b"Cc";
+/// Which change events there are.
+pub(crate) const EVENT_CLOCK: &[u8] = b"Ce";
 /// Garbage-collection fence.
 pub(crate) const FENCE: &[u8] = b"Cf";
+/// Which remembered keys there are.
+pub(crate) const ONCE_CLOCK: &[u8] = b"Co";
 /// Clock of the exactly-once windows.
 pub(crate) const SESSION_CLOCK: &[u8] = b"Cs";
 
@@ -42,13 +49,19 @@ pub(crate) enum KeyKind {
     Directory,
     Inode,
     Version,
+    Past,
+    Event,
     ClientWindow,
     Touch,
+    Once,
+    OnceOrder,
     Segment,
     Domain,
     SlotCounter,
     Counters,
+    EventClock,
     Fence,
+    OnceClock,
     SessionClock,
     IndexCheckpoint,
 }
@@ -60,14 +73,20 @@ pub(crate) fn kind(key: &[u8]) -> Option<KeyKind> {
         (b'A', 9) => KeyKind::Directory,
         (b'I', 9) => KeyKind::Inode,
         (b'V', 17) => KeyKind::Version,
+        (b'P', 17) => KeyKind::Past,
+        (b'E', 9) => KeyKind::Event,
         (b'S', 9) => KeyKind::ClientWindow,
         (b'R', 9) => KeyKind::Touch,
+        (b'O', 17) => KeyKind::Once,
+        (b'F', 9) => KeyKind::OnceOrder,
         (b'G', 9) => KeyKind::Segment,
         (b'K', 9) => KeyKind::Domain,
         (b'N', 3) => KeyKind::SlotCounter,
         (b'C', 2) => match key {
             COUNTERS => KeyKind::Counters,
+            EVENT_CLOCK => KeyKind::EventClock,
             FENCE => KeyKind::Fence,
+            ONCE_CLOCK => KeyKind::OnceClock,
             SESSION_CLOCK => KeyKind::SessionClock,
             INDEX_CHECKPOINT => KeyKind::IndexCheckpoint,
             _ => return None,
@@ -81,6 +100,10 @@ fn numbered(letter: u8, number: u64) -> Vec<u8> {
     key.push(letter);
     key.extend_from_slice(&number.to_be_bytes());
     key
+}
+
+fn number_at(key: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(key[at..at + 8].try_into().expect("eight bytes"))
 }
 
 /// A name in a directory.
@@ -129,6 +152,60 @@ pub(crate) fn version(inode: InodeId, version: VersionNumber) -> Vec<u8> {
 pub(crate) fn versions(inode: InodeId) -> KeyRange {
     let from = numbered(b'V', inode.0);
     KeyRange { to: next_prefix(from.clone()), from }
+}
+
+/// What the inode of a file said at an earlier version.
+pub(crate) fn past(inode: InodeId, version: VersionNumber) -> Vec<u8> {
+    let mut key = numbered(b'P', inode.0);
+    key.extend_from_slice(&(!version.0).to_be_bytes());
+    key
+}
+
+/// The version within a key made by [`past`].
+///
+/// # Panics
+/// If it is another key.
+pub(crate) fn version_of_past(key: &[u8]) -> VersionNumber {
+    VersionNumber(!number_at(key, 9))
+}
+
+/// All earlier versions of a file, newest first.
+pub(crate) fn all_pasts(inode: InodeId) -> KeyRange {
+    pasts(inode, VersionNumber(u64::MAX))
+}
+
+/// Earlier versions of a file below `before`, newest first.
+pub(crate) fn pasts(inode: InodeId, before: VersionNumber) -> KeyRange {
+    let below = VersionNumber(before.0.saturating_sub(1));
+    KeyRange { from: past(inode, below), to: next_prefix(numbered(b'P', inode.0)) }
+}
+
+/// A change event.
+pub(crate) fn event(cursor: u64) -> Vec<u8> {
+    numbered(b'E', cursor)
+}
+
+/// The cursor within a key made by [`event`].
+///
+/// # Panics
+/// If it is another key.
+pub(crate) fn cursor_of_event(key: &[u8]) -> u64 {
+    number_at(key, 1)
+}
+
+/// All events that come after `cursor`.
+pub(crate) fn events(cursor: u64) -> KeyRange {
+    KeyRange { from: event(cursor.saturating_add(1)), to: vec![b'E' + 1] }
+}
+
+/// The answer to a request that had a key.
+pub(crate) fn once(key: &[u8; 16]) -> Vec<u8> {
+    [&b"O"[..], key].concat()
+}
+
+/// The key that was used as the `number`th.
+pub(crate) fn once_order(number: u64) -> Vec<u8> {
+    numbered(b'F', number)
 }
 
 /// The exactly-once window of a client.
@@ -191,6 +268,10 @@ mod tests {
         assert_eq!(directory(ino), b"A\x01\x02\x03\x04\x05\x06\x07\x08");
         assert_eq!(inode(ino), b"I\x01\x02\x03\x04\x05\x06\x07\x08");
         assert_eq!(version(ino, VersionNumber(9)), b"V\x01\x02\x03\x04\x05\x06\x07\x08\0\0\0\0\0\0\0\x09");
+        assert_eq!(past(ino, VersionNumber(9)), b"P\x01\x02\x03\x04\x05\x06\x07\x08\xff\xff\xff\xff\xff\xff\xff\xf6");
+        assert_eq!(event(1), b"E\0\0\0\0\0\0\0\x01");
+        assert_eq!(once(b"0123456789abcdef"), b"O0123456789abcdef");
+        assert_eq!(once_order(1), b"F\0\0\0\0\0\0\0\x01");
         assert_eq!(client(1), b"S\0\0\0\0\0\0\0\x01");
         assert_eq!(touch(1), b"R\0\0\0\0\0\0\0\x01");
         assert_eq!(segment(SegmentId(1)), b"G\0\0\0\0\0\0\0\x01");
@@ -211,6 +292,12 @@ mod tests {
             let (left, right) = (left.as_str(), right.as_str());
             prop_assert_eq!(name(InodeId(a), left).cmp(&name(InodeId(b), right)), (a, left.as_bytes()).cmp(&(b, right.as_bytes())));
             prop_assert_eq!(touch(a).cmp(&touch(b)), a.cmp(&b));
+            let (newer, older) = (VersionNumber(a.max(b)), VersionNumber(a.min(b)));
+            prop_assert_eq!(past(InodeId(a), newer).cmp(&past(InodeId(a), older)), older.cmp(&newer));
+            prop_assert_eq!(version_of_past(&past(InodeId(a), newer)), newer);
+            let before = pasts(InodeId(a), newer);
+            prop_assert_eq!((before.from..before.to).contains(&past(InodeId(a), older)), older < newer);
+            prop_assert_eq!(cursor_of_event(&event(a)), a);
             let key = name(InodeId(a), left);
             prop_assert_eq!(name_of(&key), Some(left));
             let after = names(InodeId(a), Some(left));
@@ -225,6 +312,12 @@ mod tests {
                 (directory(InodeId(number)), KeyKind::Directory),
                 (inode(InodeId(number)), KeyKind::Inode),
                 (version(InodeId(number), VersionNumber(number)), KeyKind::Version),
+                (past(InodeId(number), VersionNumber(number)), KeyKind::Past),
+                (event(number), KeyKind::Event),
+                (once(&[7; 16]), KeyKind::Once),
+                (once_order(number), KeyKind::OnceOrder),
+                (EVENT_CLOCK.to_vec(), KeyKind::EventClock),
+                (ONCE_CLOCK.to_vec(), KeyKind::OnceClock),
                 (client(number), KeyKind::ClientWindow),
                 (touch(number), KeyKind::Touch),
                 (segment(SegmentId(number)), KeyKind::Segment),

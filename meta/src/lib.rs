@@ -33,9 +33,11 @@ pub use command::{Attributes, Command, Condition, Content, Limit, MetaError, Pla
 pub use exec::exec;
 pub use manifest::{ManifestEntry, decode_page, encode_page};
 pub use pair::Pair;
-pub use record::{Counters, DomainRecord, IndexCheckpoint, Inode, SegmentRecord, SegmentState};
+pub use record::{
+    Change, Counters, Detail, DomainRecord, Event, IndexCheckpoint, Inode, Past, SegmentRecord, SegmentState,
+};
 pub use solo::{
     Damage, LogBatch, LogEnd, MetaFile, OfflineMeta, OpenError, ProposeError, Remark, SnapshotError,
     SnapshotFramePairs, Solo, SoloOptions,
 };
-pub use view::{Found, View};
+pub use view::{EventSpan, Found, View};

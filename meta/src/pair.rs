@@ -43,8 +43,6 @@ pub enum Pair {
         inode: InodeId,
         /// The version.
         version: VersionNumber,
-        /// When it was committed, in nanoseconds since the Unix epoch.
-        committed_ns: u64,
         /// Its bytes, or the chunks that they lie in.
         content: Content,
     },
@@ -101,8 +99,8 @@ impl Pair {
             }
             KeyKind::Inode => Pair::Inode { key: InodeId(number(1)?), record: Box::new(codec::decode(value)?) },
             KeyKind::Version => {
-                let Version { committed_ns, content, .. } = codec::decode(value)?;
-                Pair::Version { inode: InodeId(number(1)?), version: VersionNumber(number(9)?), committed_ns, content }
+                let Version { content } = codec::decode(value)?;
+                Pair::Version { inode: InodeId(number(1)?), version: VersionNumber(number(9)?), content }
             }
             KeyKind::Segment => Pair::Segment { key: SegmentId(number(1)?), record: codec::decode(value)? },
             KeyKind::Domain => Pair::Domain { key: DomainId(number(1)?), record: codec::decode(value)? },

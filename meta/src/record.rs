@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, reason = "rkyv derives public resolvers whose fields it leaves undocumented")]
 
-use proto::api::Kind;
+use proto::api::{DEFAULT_CONTENT_TYPE, Kind};
 use proto::disk::{FormatError, WRAPPED_KEY_BYTES};
 use proto::port::WrappedKey;
 use proto::{DeviceId, DomainId, InodeId, SegmentId, VersionNumber};
@@ -45,9 +45,81 @@ pub struct Inode {
     pub version: VersionNumber,
     /// Plain bytes of the current version.
     pub size: u64,
-    /// Where a symlink points.
-    pub symlink_target: Option<String>,
+    /// What only objects of its kind have.
+    pub detail: Detail,
     /// User metadata, in the order it was given.
+    pub user_metadata: Vec<(String, String)>,
+}
+
+/// What only objects of one kind have; one field, because no object has two of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Detail {
+    /// Nothing.
+    #[default]
+    None,
+    /// Media type of the current version of a file; the default type is not kept.
+    ContentType(String),
+    /// Where a symlink points.
+    Target(String),
+}
+
+impl Detail {
+    /// The detail of a file with this media type.
+    pub(crate) fn of_file(content_type: Option<&str>) -> Detail {
+        match content_type {
+            None | Some(DEFAULT_CONTENT_TYPE) => Detail::None,
+            Some(content_type) => Detail::ContentType(content_type.to_owned()),
+        }
+    }
+}
+
+impl Inode {
+    /// Media type of a file; `None` for the default type.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        match &self.detail {
+            Detail::ContentType(content_type) => Some(content_type),
+            Detail::None | Detail::Target(_) => None,
+        }
+    }
+
+    /// Where a symlink points.
+    #[must_use]
+    pub fn symlink_target(&self) -> Option<&str> {
+        match &self.detail {
+            Detail::Target(target) => Some(target),
+            Detail::None | Detail::ContentType(_) => None,
+        }
+    }
+
+    /// What is kept of the current version when another takes its place.
+    pub(crate) fn past(&self) -> Past {
+        Past {
+            committed_ns: self.committed_ns,
+            mtime_ns: self.mtime_ns,
+            size: self.size,
+            mode: self.mode,
+            content_type: self.content_type().map(str::to_owned),
+            user_metadata: self.user_metadata.clone(),
+        }
+    }
+}
+
+/// What the inode of a file said while an earlier version was the current one. The current version has none: files
+/// that were written once cost nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Past {
+    /// When it was committed, in nanoseconds since the Unix epoch.
+    pub committed_ns: u64,
+    /// Its modification time in nanoseconds since the Unix epoch.
+    pub mtime_ns: u64,
+    /// Its plain bytes.
+    pub size: u64,
+    /// Its Unix permission bits.
+    pub mode: u32,
+    /// Its media type; `None` for the default type.
+    pub content_type: Option<String>,
+    /// Its user metadata.
     pub user_metadata: Vec<(String, String)>,
 }
 
@@ -76,9 +148,68 @@ pub(crate) struct Directory {
 /// One version of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub(crate) struct Version {
-    /// When it was committed.
-    pub(crate) committed_ns: u64,
     pub(crate) content: Content,
+}
+
+/// One change of the namespace, as watchers learn of it.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Event {
+    /// What happened.
+    pub change: Change,
+    /// To which object.
+    #[rkyv(with = InodeIdDef)]
+    pub inode: InodeId,
+    /// What it is.
+    #[rkyv(with = KindDef)]
+    pub kind: Kind,
+    /// Version of a file after the change, or before it was deleted; 0 for directories and symlinks.
+    #[rkyv(with = VersionNumberDef)]
+    pub version: VersionNumber,
+    /// When, in nanoseconds since the Unix epoch: the time of the command, which may run behind that of one before it.
+    pub at_ns: u64,
+    /// Absolute path after the change, or before the object was deleted. One of more than
+    /// [`proto::limits::PATH_DEPTH_MAX`] names starts with `/..`, which no other path does, and has the last of them.
+    pub path: String,
+}
+
+/// What happened to an object.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Change {
+    /// It is new.
+    Created,
+    /// A file has a new version.
+    Committed,
+    /// It has another name; so has everything below a directory, without an event of its own.
+    Renamed {
+        /// Absolute path before.
+        from: String,
+    },
+    /// It is gone, with all versions.
+    Deleted,
+    /// It has other attributes.
+    Attributes,
+    /// A file has a new version with the bytes and attributes of an earlier one.
+    Restored {
+        /// The earlier one.
+        #[rkyv(with = VersionNumberDef)]
+        version: VersionNumber,
+    },
+}
+
+/// Which events there are: those from `oldest` on, before `next`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct EventClock {
+    pub(crate) oldest: u64,
+    pub(crate) next: u64,
+    /// Bytes of their keys and values.
+    pub(crate) bytes: u64,
+}
+
+impl Default for EventClock {
+    fn default() -> EventClock {
+        // Cursors are counted from 1: 0 lies before the first.
+        EventClock { oldest: 1, next: 1, bytes: 0 }
+    }
 }
 
 /// The exactly-once window of a client.
@@ -90,6 +221,25 @@ pub(crate) struct ClientWindow {
     pub(crate) window_from: u64,
     /// Remembered answers, ascending by number.
     pub(crate) results: Vec<(u64, Response)>,
+}
+
+/// The answer to a request that had a key.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct Once {
+    /// Digest of the request.
+    pub(crate) fingerprint: [u8; 16],
+    pub(crate) response: Response,
+}
+
+/// A key, in the order in which they were used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct OnceKey(pub(crate) [u8; 16]);
+
+/// Which keys are remembered: those from number `oldest` on, before `next`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct OnceClock {
+    pub(crate) oldest: u64,
+    pub(crate) next: u64,
 }
 
 /// Counts the uses of exactly-once windows.
@@ -206,9 +356,11 @@ macro_rules! stored {
 }
 
 stored!(
-    Inode: "inode", Name: "name", Directory: "directory", Version: "file version", ClientWindow: "client window",
-    SessionClock: "session clock", Number: "number", Counters: "counters", SegmentRecord: "segment record",
-    DomainRecord: "domain record", IndexCheckpoint: "index checkpoint",
+    Inode: "inode", Name: "name", Directory: "directory", Version: "file version", Past: "earlier version",
+    Event: "change event", EventClock: "event clock", ClientWindow: "client window", Once: "remembered answer",
+    OnceKey: "remembered key", OnceClock: "clock of keys", SessionClock: "session clock", Number: "number",
+    Counters: "counters", SegmentRecord: "segment record", DomainRecord: "domain record",
+    IndexCheckpoint: "index checkpoint",
 );
 
 /// Checks a pair that comes from outside: that the key is one of ours and leads to a value of its kind.
@@ -223,7 +375,13 @@ pub(crate) fn check_pair(key: &[u8], value: &[u8]) -> Result<(), FormatError> {
         KeyKind::Directory => access::<Directory>(value).map(drop),
         KeyKind::Inode => access::<Inode>(value).map(drop),
         KeyKind::Version => access::<Version>(value).map(drop),
+        KeyKind::Past => access::<Past>(value).map(drop),
+        KeyKind::Event => access::<Event>(value).map(drop),
+        KeyKind::EventClock => access::<EventClock>(value).map(drop),
         KeyKind::ClientWindow => access::<ClientWindow>(value).map(drop),
+        KeyKind::Once => access::<Once>(value).map(drop),
+        KeyKind::OnceOrder => access::<OnceKey>(value).map(drop),
+        KeyKind::OnceClock => access::<OnceClock>(value).map(drop),
         KeyKind::Touch | KeyKind::SlotCounter | KeyKind::Fence => access::<Number>(value).map(drop),
         KeyKind::Segment => access::<SegmentRecord>(value).map(drop),
         KeyKind::Domain => access::<DomainRecord>(value).map(drop),

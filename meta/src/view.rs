@@ -8,7 +8,9 @@ use proto::{DomainId, InodeId, SegmentId, VersionNumber};
 
 use crate::command::{Content, MetaError};
 use crate::keys;
-use crate::record::{Counters, DomainRecord, IndexCheckpoint, Inode, Name, SegmentRecord, Version};
+use crate::record::{
+    Counters, DomainRecord, Event, EventClock, IndexCheckpoint, Inode, Name, Past, SegmentRecord, Version,
+};
 use crate::state::State;
 use crate::txn::{KvTxn, load, own};
 
@@ -25,6 +27,15 @@ pub struct Found {
     pub inode: InodeId,
     /// Which of them it is.
     pub kind: Kind,
+}
+
+/// Which change events are retained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventSpan {
+    /// Before the oldest of them: who has seen everything up to here can go on.
+    pub oldest: u64,
+    /// At the newest of them; equal to `oldest` if there is none.
+    pub newest: u64,
 }
 
 impl From<Name> for Found {
@@ -100,6 +111,36 @@ impl<'a> View<'a> {
         load::<Version>(self.state, &keys::version(inode, version)).map(|version| version.content)
     }
 
+    /// What the inode of a file said at an earlier version; `None` if there is no such version, or it is the current
+    /// one.
+    #[must_use]
+    pub fn past(&self, inode: InodeId, version: VersionNumber) -> Option<Past> {
+        load(self.state, &keys::past(inode, version))
+    }
+
+    /// Up to `limit` earlier versions of a file below `before`, newest first.
+    #[must_use]
+    pub fn pasts(&self, inode: InodeId, before: VersionNumber, limit: usize) -> Vec<(VersionNumber, Past)> {
+        let below = keys::pasts(inode, before);
+        let pairs = self.state.range(&below).take(limit);
+        pairs.map(|(key, value)| (keys::version_of_past(&key), own(value))).collect()
+    }
+
+    /// Which change events are retained.
+    #[must_use]
+    pub fn event_span(&self) -> EventSpan {
+        let EventClock { oldest, next, .. } = load(self.state, keys::EVENT_CLOCK).unwrap_or_default();
+        EventSpan { oldest: oldest - 1, newest: next - 1 }
+    }
+
+    /// Up to `limit` retained events after `cursor` with their own cursors, in the order in which the changes were made.
+    #[must_use]
+    pub fn events(&self, cursor: u64, limit: usize) -> Vec<(u64, Event)> {
+        let after = keys::events(cursor);
+        let pairs = self.state.range(&after).take(limit);
+        pairs.map(|(key, value)| (keys::cursor_of_event(&key), own(value))).collect()
+    }
+
     /// Totals over the whole state.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -153,7 +194,14 @@ mod tests {
                 pin_epoch: 0,
             }
         } else {
-            Command::Unlink { parent: InodeId::ROOT, name: name.into(), inode: None, session: None, now_ns: 1 }
+            Command::Unlink {
+                parent: InodeId::ROOT,
+                name: name.into(),
+                inode: None,
+                condition: Condition::Any,
+                session: None,
+                now_ns: 1,
+            }
         };
         assert!(!matches!(exec(&command, state), Response::Failed(_)));
     }

@@ -3,13 +3,15 @@
 use std::future::Future;
 use std::rc::Rc;
 
-use meta::{Attributes, Content, MetaError, ProposeError, Session};
+use meta::{Attributes, Condition, Content, MetaError, ProposeError, Session};
+use proto::VersionNumber;
 use proto::path::FsPath;
 use proto::port::Disk;
 
 use crate::error::ChangeError;
 use crate::info::FileInfo;
 use crate::namespace::{AttributeChange, ListPage, Namespace, Removal, Target};
+use crate::versions::VersionPage;
 use crate::write::{Committed, PutOptions};
 use crate::{NAMESPACE_CORE, Node};
 
@@ -26,7 +28,10 @@ impl<D: Disk> Node<D> {
     }
 
     /// Runs a call that does not wait.
-    async fn ask_names<T: Send + 'static>(&self, ask: impl FnOnce(&Namespace<D>) -> T + Send + 'static) -> T {
+    pub(crate) async fn ask_names<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Namespace<D>) -> T + Send + 'static,
+    ) -> T {
         self.0.names.ask(NAMESPACE_CORE, ask).await
     }
 
@@ -101,6 +106,64 @@ impl<D: Disk> Node<D> {
         self.names(move |names| async move { names.set_attributes(&target, change, session).await }).await
     }
 
+    /// See [`Namespace::remove_if`].
+    ///
+    /// Errors: as there.
+    pub async fn remove_if(
+        &self,
+        target: Target,
+        how: Removal,
+        condition: Condition,
+        session: Option<Session>,
+    ) -> Result<(), ChangeError> {
+        self.names(move |names| async move { names.remove_if(&target, how, condition, session).await }).await
+    }
+
+    /// See [`Namespace::set_attributes_if`].
+    ///
+    /// Errors: as there.
+    pub async fn set_attributes_if(
+        &self,
+        target: Target,
+        change: AttributeChange,
+        condition: Condition,
+        session: Option<Session>,
+    ) -> Result<FileInfo, ChangeError> {
+        self.names(move |names| async move { names.set_attributes_if(&target, change, condition, session).await }).await
+    }
+
+    /// See [`Namespace::stat_version`].
+    ///
+    /// Errors: as there.
+    pub async fn stat_version(&self, target: Target, version: VersionNumber) -> Result<FileInfo, MetaError> {
+        self.ask_names(move |names| names.stat_version(&target, version)).await
+    }
+
+    /// See [`Namespace::versions`].
+    ///
+    /// Errors: as there.
+    pub async fn versions(
+        &self,
+        target: Target,
+        after: Option<VersionNumber>,
+        limit: usize,
+    ) -> Result<VersionPage, MetaError> {
+        self.ask_names(move |names| names.versions(&target, after, limit)).await
+    }
+
+    /// See [`Namespace::restore`].
+    ///
+    /// Errors: as there.
+    pub async fn restore(
+        &self,
+        path: FsPath,
+        version: VersionNumber,
+        condition: Condition,
+        session: Option<Session>,
+    ) -> Result<FileInfo, ChangeError> {
+        self.names(move |names| async move { names.restore(&path, version, condition, session).await }).await
+    }
+
     /// Why no change is taken any more, if the metadata log has failed or the node was closed.
     pub async fn stopped(&self) -> Option<ProposeError> {
         self.ask_names(|names| names.stopped()).await
@@ -111,8 +174,12 @@ impl<D: Disk> Node<D> {
         self.ask_names(|names| names.meta.state_digest()).await
     }
 
-    pub(crate) async fn open_content(&self, target: Target) -> Result<(FileInfo, Content), MetaError> {
-        self.ask_names(move |names| names.open(&target)).await
+    pub(crate) async fn content(
+        &self,
+        target: Target,
+        version: Option<VersionNumber>,
+    ) -> Result<(FileInfo, Content), MetaError> {
+        self.ask_names(move |names| names.open(&target, version)).await
     }
 
     pub(crate) async fn commit(

@@ -7,7 +7,8 @@
 //! * [`manifest`]: the list of a file's chunks; long ones are trees of stored pages.
 //! * [`read`]: manifest → location → block → verified bytes.
 //! * `checkpoint`: pages of the chunk index, so that a start need not read all segments.
-//! * [`namespace`]: stat, list, make, move, remove, commit; `calls`: the same from any core.
+//! * [`namespace`]: stat, list, make, move, remove, commit; [`versions`] of files; `calls`: the same from any core.
+//! * [`events`]: every change of the namespace, for who watches.
 //! * [`fsck`], [`inspect`] and [`offline`]: looking at what lies on the devices while nobody serves them.
 //!
 //! A node has one [`Node`] on each of its cores. Each cuts, stores and reads on its own queues; chunks are found through
@@ -23,6 +24,7 @@ mod barrier;
 mod calls;
 mod checkpoint;
 pub mod error;
+pub mod events;
 pub mod fsck;
 pub mod info;
 pub mod inspect;
@@ -31,6 +33,7 @@ pub mod namespace;
 pub mod offline;
 pub mod open;
 pub mod read;
+pub mod versions;
 pub mod write;
 
 use std::cell::Cell;
@@ -46,11 +49,13 @@ use shard::segment::{SegmentLog, SegmentOpened};
 use shard::{Store, StoreStats};
 
 pub use error::{ChangeError, FileReadError, OpenError, PutError};
+pub use events::{EventInfo, EventPage, EventQuery, EventsError, Since};
 pub use info::FileInfo;
 pub use meta::{Attributes, Condition, ProposeError, Session, SnapshotError};
 pub use namespace::{ListPage, Namespace, Removal, Target};
 pub use open::{CoreEnds, NodeOptions, OpenReport, StartPlan, Started};
 pub use read::{ByteRange, FileReader};
+pub use versions::VersionPage;
 pub use write::{FileWriter, PutOptions};
 
 /// The dedup domain of a node with one tenant.

@@ -7,7 +7,9 @@ use std::future::Future;
 
 use futures_channel::oneshot;
 use futures_util::FutureExt;
-use meta::{Attributes, Command, Content, Inode, MetaError, Place, ProposeError, Response, Session, Solo};
+use meta::{
+    Attributes, Command, Condition, Content, Detail, Inode, MetaError, Place, ProposeError, Response, Session, Solo,
+};
 use proto::api::Kind;
 use proto::limits::LIST_PAGE_ENTRIES_MAX;
 use proto::path::FsPath;
@@ -66,6 +68,8 @@ pub struct AttributeChange {
     pub mtime_ns: Option<u64>,
     /// Where a symlink points.
     pub symlink_target: Option<String>,
+    /// Media type of a file.
+    pub content_type: Option<String>,
     /// Replaces all user metadata.
     pub user_metadata: Option<Vec<(String, String)>>,
 }
@@ -146,11 +150,15 @@ impl<D: Disk> Namespace<D> {
         })
     }
 
-    /// Describes a file and returns its content.
+    /// Describes a file and returns its content, at `version` or at the current one.
     ///
-    /// Errors: `NotFound`, `NotADirectory`, `IsADirectory`; a symlink is `NotFound`.
-    pub fn open(&self, target: &Target) -> Result<(FileInfo, Content), MetaError> {
-        let info = self.stat(target)?;
+    /// Errors: `NotFound`, `NotADirectory`, `IsADirectory`; a symlink is `NotFound`. With a version also `NotAFile`,
+    /// `NoSuchVersion`.
+    pub fn open(&self, target: &Target, version: Option<VersionNumber>) -> Result<(FileInfo, Content), MetaError> {
+        let info = match version {
+            Some(version) => self.stat_version(target, version)?,
+            None => self.stat(target)?,
+        };
         match info.kind() {
             Kind::File => {}
             Kind::Directory => return Err(MetaError::IsADirectory),
@@ -238,6 +246,19 @@ impl<D: Disk> Namespace<D> {
     ///
     /// Errors: `NotFound`, `NotEmpty` unless recursive, or the log's.
     pub async fn remove(&self, target: &Target, how: Removal, session: Option<Session>) -> Result<(), ChangeError> {
+        self.remove_if(target, how, Condition::Any, session).await
+    }
+
+    /// Removes an object if `condition` holds for it.
+    ///
+    /// Errors: `ConditionFailed`, and those of [`Namespace::remove`].
+    pub async fn remove_if(
+        &self,
+        target: &Target,
+        how: Removal,
+        condition: Condition,
+        session: Option<Session>,
+    ) -> Result<(), ChangeError> {
         if how == Removal::Recursive && session.is_some() {
             // The repetition of a removal that succeeded must not empty what has the name now.
             match self.remove_again(session).await {
@@ -256,10 +277,14 @@ impl<D: Disk> Namespace<D> {
                 return Err(ChangeError::Root);
             }
             if how == Removal::Recursive && info.kind == Kind::Directory {
+                // What is below goes first, so this cannot wait for the commit. No directory changes its version.
+                if !condition.holds(Some((info.inode, info.version))) {
+                    return Err(MetaError::ConditionFailed { current: Some(info.version) }.into());
+                }
                 self.remove_below(&info).await?;
             }
             let (parent, name, inode) = (info.parent, info.name, Some(info.inode));
-            let command = Command::Unlink { parent, name, inode, session, now_ns: runtime::unix_ns() };
+            let command = Command::Unlink { parent, name, inode, condition, session, now_ns: runtime::unix_ns() };
             match self.propose(command).await {
                 // A name that came meanwhile, or a move: look again.
                 Err(ChangeError::Refused(MetaError::NotEmpty))
@@ -273,8 +298,8 @@ impl<D: Disk> Namespace<D> {
 
     /// Asks the log for the outcome of a removal that may have happened already; `NotFound` if it did not.
     async fn remove_again(&self, session: Option<Session>) -> Result<(), ChangeError> {
-        let (parent, name, inode) = (InodeId::ROOT, String::new(), Some(NO_INODE));
-        let command = Command::Unlink { parent, name, inode, session, now_ns: runtime::unix_ns() };
+        let (parent, name, inode, condition) = (InodeId::ROOT, String::new(), Some(NO_INODE), Condition::Any);
+        let command = Command::Unlink { parent, name, inode, condition, session, now_ns: runtime::unix_ns() };
         self.propose(command).await.map(|_| ()).map_err(gone)
     }
 
@@ -316,7 +341,8 @@ impl<D: Disk> Namespace<D> {
     /// Removes one name of a recursive removal; it may be gone, or have got names of its own again.
     async fn unlink_below(&self, step: Step) -> Result<(), ChangeError> {
         let Step { parent, name, inode } = step;
-        let command = Command::Unlink { parent, name, inode: Some(inode), session: None, now_ns: runtime::unix_ns() };
+        let (inode, condition, now_ns) = (Some(inode), Condition::Any, runtime::unix_ns());
+        let command = Command::Unlink { parent, name, inode, condition, session: None, now_ns };
         match self.propose(command).await {
             Err(ChangeError::Refused(MetaError::Stale | MetaError::NotEmpty)) | Ok(_) => Ok(()),
             Err(error) => Err(error),
@@ -325,11 +351,24 @@ impl<D: Disk> Namespace<D> {
 
     /// Changes attributes.
     ///
-    /// Errors: `NotFound`, `NotASymlink`, `TooLarge`, or the log's.
+    /// Errors: `NotFound`, `NotASymlink`, `NotAFile`, `InvalidContentType`, `TooLarge`, or the log's.
     pub async fn set_attributes(
         &self,
         target: &Target,
         change: AttributeChange,
+        session: Option<Session>,
+    ) -> Result<FileInfo, ChangeError> {
+        self.set_attributes_if(target, change, Condition::Any, session).await
+    }
+
+    /// Changes attributes if `condition` holds for the object.
+    ///
+    /// Errors: `ConditionFailed`, and those of [`Namespace::set_attributes`].
+    pub async fn set_attributes_if(
+        &self,
+        target: &Target,
+        change: AttributeChange,
+        condition: Condition,
         session: Option<Session>,
     ) -> Result<FileInfo, ChangeError> {
         let found = match self.stat(target) {
@@ -339,9 +378,11 @@ impl<D: Disk> Namespace<D> {
         };
         self.propose(Command::SetAttributes {
             inode: found.inode.inode,
+            condition,
             mode: change.mode,
             mtime_ns: change.mtime_ns,
             symlink_target: change.symlink_target,
+            content_type: change.content_type,
             user_metadata: change.user_metadata,
             session,
             now_ns: runtime::unix_ns(),
@@ -354,7 +395,7 @@ impl<D: Disk> Namespace<D> {
     ///
     /// The change is durable, so this cannot fail: if somebody else has removed the object since, what is left to tell
     /// is what was asked for.
-    fn info_after(&self, path: &FsPath, kind: Kind, inode: InodeId) -> FileInfo {
+    pub(crate) fn info_after(&self, path: &FsPath, kind: Kind, inode: InodeId) -> FileInfo {
         let target = Target::Id(FileId::new(self.cluster, inode));
         self.stat(&target).unwrap_or_else(|_| self.unlinked_info(&Target::Path(path.clone()), kind, inode))
     }
@@ -379,7 +420,7 @@ impl<D: Disk> Namespace<D> {
             mtime_ns: now_ns,
             version: VersionNumber(0),
             size: 0,
-            symlink_target: None,
+            detail: Detail::None,
             user_metadata: Vec::new(),
         };
         FileInfo { id, inode, path: path.to_string() }
@@ -412,7 +453,11 @@ impl<D: Disk> Namespace<D> {
     ///
     /// The path is walked from the root when the command is applied, not here: a directory that is moved or removed
     /// while the command waits for the log can neither take the name with it nor make the command fail.
-    async fn propose_at(&self, path: &FsPath, command: impl FnOnce(Place) -> Command) -> Result<Response, ChangeError> {
+    pub(crate) async fn propose_at(
+        &self,
+        path: &FsPath,
+        command: impl FnOnce(Place) -> Command,
+    ) -> Result<Response, ChangeError> {
         self.propose(command(place(path).ok_or(ChangeError::Root)?)).await
     }
 }

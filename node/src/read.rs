@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesOrdered;
 use meta::Content;
+use proto::VersionNumber;
 use proto::limits::READ_AHEAD_CHUNKS;
 use proto::port::Disk;
 use shard::ReadError;
@@ -44,7 +45,22 @@ impl<D: Disk> Node<D> {
     ///
     /// Errors: [`FileReadError::Refused`]: not found, or not a file.
     pub async fn open_file(&self, target: Target) -> Result<FileReader<D>, FileReadError> {
-        let (info, content) = self.open_content(target).await?;
+        self.open_content(target, None).await
+    }
+
+    /// Opens a version of a file, the current one or an earlier one.
+    ///
+    /// Errors: [`FileReadError::Refused`]: not found, not a file, or no such version.
+    pub async fn open_version(&self, target: Target, version: VersionNumber) -> Result<FileReader<D>, FileReadError> {
+        self.open_content(target, Some(version)).await
+    }
+
+    async fn open_content(
+        &self,
+        target: Target,
+        version: Option<VersionNumber>,
+    ) -> Result<FileReader<D>, FileReadError> {
+        let (info, content) = self.content(target, version).await?;
         let source = match content {
             Content::Inline(bytes) => Source::Inline(bytes),
             Content::Chunks { depth, entries, .. } => Source::Chunks(ManifestCursor::new(entries, depth)),

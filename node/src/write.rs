@@ -95,6 +95,11 @@ impl<D: Disk> FileWriter<D> {
         Ok(())
     }
 
+    /// Changes how the commit is known again when it is repeated: a digest of the bytes is complete only now.
+    pub fn set_session(&mut self, session: Session) {
+        self.options.session = Some(session);
+    }
+
     /// Makes everything durable and commits the version. Once this returns `Ok`, the file survives any crash.
     ///
     /// Errors: [`PutError`]; nothing of the file is then visible, unless the log broke (see [`ChangeError::Log`]).

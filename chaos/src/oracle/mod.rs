@@ -394,8 +394,8 @@ impl History {
 fn matches(entry: &Entry, info: &FileInfo) -> bool {
     let inode = &info.inode;
     let body_matches = match &entry.body {
-        Body::Directory => inode.version.0 == 0 && inode.size == 0 && inode.symlink_target.is_none(),
-        Body::Symlink { target } => inode.version.0 == 0 && inode.symlink_target.as_ref() == Some(target),
+        Body::Directory => inode.version.0 == 0 && inode.size == 0 && inode.symlink_target().is_none(),
+        Body::Symlink { target } => inode.version.0 == 0 && inode.symlink_target() == Some(target.as_str()),
         Body::File { version, bytes, .. } => inode.version.0 == *version && inode.size == *bytes,
     };
     body_matches
@@ -410,7 +410,7 @@ fn shown(info: &FileInfo) -> String {
     let inode = &info.inode;
     let (mode, mtime_ns, metadata) = (inode.mode, inode.mtime_ns, &inode.user_metadata);
     let (kind, version, size) = (inode.kind, inode.version.0, inode.size);
-    format!("{mode:o} {mtime_ns} {metadata:?} {kind:?} {:?} version {version} bytes {size}", inode.symlink_target)
+    format!("{mode:o} {mtime_ns} {metadata:?} {kind:?} {:?} version {version} bytes {size}", inode.symlink_target())
 }
 
 /// Digest and length of each chunk that the bytes are cut into; none if they lie inline.

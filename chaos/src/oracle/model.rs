@@ -316,7 +316,7 @@ impl State {
         let added = Totals { logical_bytes: bytes, inline_bytes };
         let (mut entry, current, totals) = match self.entries.get(path) {
             None => {
-                if matches!(condition, Condition::Match { .. }) {
+                if matches!(condition, Condition::Match { .. } | Condition::Exists) {
                     return Err(Refusal::ConditionFailed(None));
                 }
                 let body = Body::File { version: 0, content, bytes, retained: added };
@@ -327,7 +327,7 @@ impl State {
                 Body::Symlink { .. } => return Err(Refusal::AlreadyExists),
                 Body::File { version, retained, .. } => {
                     let holds = match condition {
-                        Condition::Any => true,
+                        Condition::Any | Condition::Exists => true,
                         Condition::Absent => false,
                         // An inode that a condition names was seen, so every history knows whose it is.
                         Condition::Match { inode, version: expected } => {

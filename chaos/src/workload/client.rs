@@ -47,10 +47,27 @@ impl Client {
         Client { number, ..Client::default() }
     }
 
+    /// Numbers and keys by turns; a key says which client and which request it is of.
     fn next_session(&self) -> Session {
         let sequence = self.sequence.get() + 1;
         self.sequence.set(sequence);
-        Session { client: 1000 + self.number, sequence, acked_below: sequence }
+        let client = 1000 + self.number;
+        if sequence.is_multiple_of(2) {
+            return Session::Numbered { client, sequence, acked_below: sequence };
+        }
+        let key = (u128::from(client) << 64 | u128::from(sequence)).to_le_bytes();
+        Session::Keyed { key, fingerprint: key }
+    }
+}
+
+/// The client and the number of a request.
+fn number_of(session: Session) -> (u64, u64) {
+    match session {
+        Session::Numbered { client, sequence, .. } => (client, sequence),
+        Session::Keyed { key, .. } => {
+            let key = u128::from_le_bytes(key);
+            ((key >> 64) as u64, key as u64)
+        }
     }
 }
 
@@ -150,7 +167,7 @@ impl Run<'_> {
     async fn once(&self, random: Random, action: &Action, session: Option<Session>) -> Result<Flow, Violation> {
         let oracle = &self.world.oracle;
         let number = {
-            let key = session.map(|session| (session.client, session.sequence));
+            let key = session.map(number_of);
             oracle.borrow_mut().call(action.clone(), key)
         };
         let content = |content: ContentId| oracle.borrow().content(content);

@@ -72,6 +72,7 @@ pub(super) async fn perform(
                 mode: change.mode,
                 mtime_ns: change.mtime_ns,
                 symlink_target: change.symlink_target.clone(),
+                content_type: None,
                 user_metadata: change.user_metadata.clone(),
             };
             let changed = node.set_attributes(target(at), change, session).await;
@@ -101,6 +102,7 @@ fn of(attributes: &AttributeChange) -> Attributes {
     Attributes {
         mode: attributes.mode,
         mtime_ns: attributes.mtime_ns,
+        content_type: None,
         user_metadata: attributes.user_metadata.clone().unwrap_or_default(),
         owner: 0,
     }

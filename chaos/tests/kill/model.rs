@@ -252,6 +252,7 @@ mod tests {
             modified_at: String::new(),
             mode: 0,
             symlink_target: None,
+            content_type: None,
             metadata: BTreeMap::new(),
         };
         (path.to_owned(), entry)

@@ -1,6 +1,6 @@
 //! Golden bytes of the state: every kind of key and record, as a snapshot frame holds them.
 
-use proto::{DeviceId, DomainId, InodeId, SegmentId};
+use proto::{DeviceId, DomainId, InodeId, SegmentId, VersionNumber};
 
 use super::exec;
 use crate::command::{Attributes, Command, Condition, Content, Place, Response, Session};
@@ -16,10 +16,11 @@ fn keys_and_records_are_frozen() {
     let attributes = || Attributes {
         mode: Some(0o640),
         mtime_ns: Some(0x11),
+        content_type: Some("text/plain".into()),
         user_metadata: vec![("colour".into(), "blue".into())],
         owner: 0x12,
     };
-    let session = Some(Session { client: 0x21, sequence: 0x22, acked_below: 0x20 });
+    let session = Some(Session::Numbered { client: 0x21, sequence: 0x22, acked_below: 0x20 });
     let commit = |name: &str, content, session| Command::CommitFile {
         at: at(name),
         content,
@@ -50,6 +51,19 @@ fn keys_and_records_are_frozen() {
         },
         commit("inline", Content::Inline(b"bytes".to_vec()), session),
         commit("chunked", chunks, None),
+        commit(
+            "inline",
+            Content::Inline(Vec::new()),
+            Some(Session::Keyed { key: [0x23; 16], fingerprint: [0x24; 16] }),
+        ),
+        Command::Restore {
+            at: at("inline"),
+            version: VersionNumber(1),
+            condition: Condition::Exists,
+            session: None,
+            now_ns: 0x32,
+        },
+        Command::Rename { from: at("chunked"), to: at("moved"), replace: false, session: None, now_ns: 0x33 },
         Command::MakeSymlink {
             at: at("symlink"),
             target: "target".into(),

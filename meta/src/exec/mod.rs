@@ -6,14 +6,17 @@
 //! * All checks of a command come before its first write, so a command that fails has changed nothing.
 //! * A command of a session is applied once: its answer is remembered in the same apply, and given again to whoever
 //!   repeats it, also when the answer was a failure.
+//! * A command that changes the namespace tells so: its change events are written in the same apply, after its changes.
 
+mod events;
 mod file;
 mod names;
+mod once;
 mod registry;
 mod rename;
 mod sessions;
 
-use crate::command::{Command, MetaError, Response};
+use crate::command::{Command, MetaError, Response, Session};
 use crate::txn::KvTxn;
 
 /// Applies `command` and returns its answer.
@@ -22,8 +25,8 @@ use crate::txn::KvTxn;
 /// If the state holds what no command makes: it was checked when it was loaded, so memory or this code is broken.
 pub fn exec(command: &Command, txn: &mut impl KvTxn) -> Response {
     let Some(session) = command.session() else { return apply(command, txn) };
-    match sessions::admit(txn, session) {
-        sessions::Admission::New(window) => {
+    match admit(txn, session) {
+        Admission::New(place) => {
             let response = apply(command, txn);
             let is_curable = matches!(
                 response,
@@ -31,12 +34,39 @@ pub fn exec(command: &Command, txn: &mut impl KvTxn) -> Response {
             );
             // The caller cures these by looking again, or by emptying the directory, and repeats the very same request.
             if !is_curable {
-                sessions::remember(txn, session, window, response.clone());
+                match place {
+                    Place::Numbered(place) => sessions::remember(txn, place, response.clone()),
+                    Place::Keyed { key, fingerprint } => once::remember(txn, key, fingerprint, response.clone()),
+                }
             }
             response
         }
-        sessions::Admission::Answered(response) => response,
-        sessions::Admission::Stale { window_from } => Response::Failed(MetaError::StaleSequence { window_from }),
+        Admission::Answered(response) => response,
+        Admission::Refused(error) => Response::Failed(error),
+    }
+}
+
+/// What to do with a request that may be a repetition.
+enum Admission {
+    /// Apply it; then remember its answer here.
+    New(Place),
+    /// It was applied before; this was its answer.
+    Answered(Response),
+    /// It cannot be told.
+    Refused(MetaError),
+}
+
+/// Where the answer to a request is remembered.
+enum Place {
+    Numbered(sessions::Place),
+    Keyed { key: [u8; 16], fingerprint: [u8; 16] },
+}
+
+/// Decides what to do with a request; changes nothing.
+fn admit(txn: &impl KvTxn, session: Session) -> Admission {
+    match session {
+        Session::Numbered { client, sequence, acked_below } => sessions::admit(txn, client, sequence, acked_below),
+        Session::Keyed { key, fingerprint } => once::admit(txn, key, fingerprint),
     }
 }
 
@@ -53,16 +83,33 @@ fn apply(command: &Command, txn: &mut impl KvTxn) -> Response {
         Command::MakeSymlink { at, target, attributes, now_ns, .. } => {
             names::make_symlink(txn, at, target, attributes, *now_ns)
         }
-        Command::Unlink { parent, name, inode, now_ns, .. } => names::unlink(txn, *parent, name, *inode, *now_ns),
+        Command::Unlink { parent, name, inode, condition, now_ns, .. } => {
+            names::unlink(txn, (*parent, name), *inode, *condition, *now_ns)
+        }
         Command::Rename { from, to, replace, now_ns, .. } => rename::rename(txn, from, to, *replace, *now_ns),
-        Command::SetAttributes { inode, mode, mtime_ns, symlink_target, user_metadata, .. } => {
+        Command::SetAttributes {
+            inode,
+            condition,
+            mode,
+            mtime_ns,
+            symlink_target,
+            content_type,
+            user_metadata,
+            now_ns,
+            ..
+        } => {
             let change = names::AttributeChange {
+                condition: *condition,
                 mode: *mode,
                 mtime_ns: *mtime_ns,
                 symlink_target: symlink_target.as_deref(),
+                content_type: content_type.as_deref(),
                 user_metadata: user_metadata.as_deref(),
             };
-            names::set_attributes(txn, *inode, &change)
+            names::set_attributes(txn, *inode, &change, *now_ns)
+        }
+        Command::Restore { at, version, condition, now_ns, .. } => {
+            file::restore(txn, at, *version, *condition, *now_ns)
         }
         Command::OpenSegment { .. } => registry::open_segment(txn, command),
         Command::SealSegment { segment, footer_offsets } => registry::seal_segment(txn, *segment, footer_offsets),

@@ -1,15 +1,18 @@
 //! Names and what they stand for: directories, symlinks, attributes, removal.
 
-use proto::api::Kind;
+use proto::api::{Kind, is_content_type};
 use proto::checksum::checksum;
-use proto::limits::{PATH_DEPTH_MAX, SYMLINK_BYTES_MAX, USER_METADATA_BYTES_MAX, USER_METADATA_PAIRS_MAX};
+use proto::limits::{
+    CONTENT_TYPE_BYTES_MAX, PATH_DEPTH_MAX, SYMLINK_BYTES_MAX, USER_METADATA_BYTES_MAX, USER_METADATA_PAIRS_MAX,
+};
 use proto::path::check_name;
 use proto::{InodeId, VersionNumber};
 
+use super::events;
 use crate::codec::access;
-use crate::command::{Attributes, Limit, MetaError, Place, Response};
+use crate::command::{Attributes, Condition, Limit, MetaError, Place, Response};
 use crate::keys;
-use crate::record::{Counters, Directory, Inode, Name, Number, Version};
+use crate::record::{Change, Counters, Detail, Directory, Inode, Name, Number, Version};
 use crate::txn::{KvTxn, load, own, store};
 
 const FILE_MODE: u32 = 0o644;
@@ -75,19 +78,20 @@ pub(super) fn make_symlink(
     let parent = spot.make_parents(txn, attributes.owner, now_ns);
     let inode = allocate_inode(txn, parent.slot());
     let mut record = new_inode(inode, Kind::Symlink, (parent, spot.name), attributes, now_ns);
-    record.symlink_target = Some(target.to_owned());
+    record.detail = Detail::Target(target.to_owned());
     store(txn, keys::inode(inode), &record);
     link(txn, parent, spot.name, inode, Kind::Symlink, now_ns);
     count(txn, |counters| counters.symlinks += 1);
+    events::tell(txn, Change::Created, &record, now_ns);
     Ok(Response::Made { inode })
 }
 
 /// Removes a name and what it stands for.
 pub(super) fn unlink(
     txn: &mut impl KvTxn,
-    parent: InodeId,
-    name: &str,
+    (parent, name): (InodeId, &str),
     expected: Option<InodeId>,
+    condition: Condition,
     now_ns: u64,
 ) -> Result<Response, MetaError> {
     check_directory(txn, parent)?;
@@ -96,17 +100,21 @@ pub(super) fn unlink(
         return Err(MetaError::Stale);
     }
     let found = found.ok_or(MetaError::NotFound)?;
+    let record: Inode = load(txn, &keys::inode(found.inode)).expect("invariant: a name stands for an inode");
+    check_condition(condition, Some(&record))?;
     check_removable(txn, found)?;
-    remove_object(txn, found);
-    remove_name(txn, parent, name, now_ns);
+    remove(txn, &record, now_ns);
     Ok(Response::Unlinked { inode: found.inode })
 }
 
 /// The attributes that a command changes.
 pub(super) struct AttributeChange<'a> {
+    /// What must hold for the object now.
+    pub(super) condition: Condition,
     pub(super) mode: Option<u32>,
     pub(super) mtime_ns: Option<u64>,
     pub(super) symlink_target: Option<&'a str>,
+    pub(super) content_type: Option<&'a str>,
     pub(super) user_metadata: Option<&'a [(String, String)]>,
 }
 
@@ -115,15 +123,24 @@ pub(super) fn set_attributes(
     txn: &mut impl KvTxn,
     inode: InodeId,
     change: &AttributeChange<'_>,
+    now_ns: u64,
 ) -> Result<Response, MetaError> {
     let key = keys::inode(inode);
     let mut record: Inode = load(txn, &key).ok_or(MetaError::NotFound)?;
+    check_condition(change.condition, Some(&record))?;
     if let Some(target) = change.symlink_target {
         if record.kind != Kind::Symlink {
             return Err(MetaError::NotASymlink);
         }
         check_target(target)?;
-        record.symlink_target = Some(target.to_owned());
+        record.detail = Detail::Target(target.to_owned());
+    }
+    if let Some(content_type) = change.content_type {
+        if record.kind != Kind::File {
+            return Err(MetaError::NotAFile);
+        }
+        check_content_type(Some(content_type))?;
+        record.detail = Detail::of_file(Some(content_type));
     }
     if let Some(user_metadata) = change.user_metadata {
         check_user_metadata(user_metadata)?;
@@ -132,6 +149,7 @@ pub(super) fn set_attributes(
     record.mode = change.mode.unwrap_or(record.mode);
     record.mtime_ns = change.mtime_ns.unwrap_or(record.mtime_ns);
     store(txn, key, &record);
+    events::tell(txn, Change::Attributes, &record, now_ns);
     Ok(Response::Changed)
 }
 
@@ -194,11 +212,16 @@ pub(super) fn climb(txn: &impl KvTxn, directory: InodeId, moving: Option<InodeId
         if at == InodeId::ROOT {
             return Ok(depth);
         }
-        let value = txn.get(&keys::inode(at)).expect("invariant: a parent outlives what is in it");
-        let record = access::<Inode>(value).expect("invariant: values of the state were checked");
-        at = InodeId(record.parent.0.to_native());
+        at = parent_of(txn, at).0;
     }
     Err(MetaError::TooLarge(Limit::PathDepth))
+}
+
+/// The directory that the directory `inode` is in, and its name there.
+pub(super) fn parent_of(txn: &impl KvTxn, inode: InodeId) -> (InodeId, String) {
+    let value = txn.get(&keys::inode(inode)).expect("invariant: a parent outlives what is in it");
+    let record = access::<Inode>(value).expect("invariant: values of the state were checked");
+    (InodeId(record.parent.0.to_native()), record.name.as_str().to_owned())
 }
 
 /// What `name` stands for in `directory`.
@@ -223,6 +246,23 @@ pub(super) fn check_removable(txn: &impl KvTxn, found: Name) -> Result<(), MetaE
         return Err(MetaError::NotEmpty);
     }
     Ok(())
+}
+
+/// Checks that a condition holds for what a name stands for.
+pub(super) fn check_condition(condition: Condition, current: Option<&Inode>) -> Result<(), MetaError> {
+    if condition.holds(current.map(|current| (current.inode, current.version))) {
+        return Ok(());
+    }
+    Err(MetaError::ConditionFailed { current: current.map(|current| current.version) })
+}
+
+/// Checks the media type of a file.
+pub(super) fn check_content_type(content_type: Option<&str>) -> Result<(), MetaError> {
+    match content_type {
+        Some(text) if text.len() > CONTENT_TYPE_BYTES_MAX => Err(MetaError::TooLarge(Limit::ContentTypeBytes)),
+        Some(text) if !is_content_type(text) => Err(MetaError::InvalidContentType),
+        _ => Ok(()),
+    }
 }
 
 /// Checks user metadata against its limits.
@@ -279,7 +319,7 @@ pub(super) fn new_inode(
         mtime_ns: attributes.mtime_ns.unwrap_or(now_ns),
         version: VersionNumber(0),
         size: 0,
-        symlink_target: None,
+        detail: Detail::None,
         user_metadata: attributes.user_metadata.clone(),
     }
 }
@@ -289,8 +329,10 @@ fn add_directory(txn: &mut impl KvTxn, parent: InodeId, name: &str, attributes: 
     // Directories spread over the slots, and files follow their directory; so the slots share the load.
     let place = [&parent.0.to_be_bytes(), name.as_bytes()].concat();
     let inode = allocate_inode(txn, (checksum(&place) >> (u64::BITS - SLOT_BITS)) as u16);
-    put_directory(txn, &new_inode(inode, Kind::Directory, (parent, name), attributes, now_ns));
+    let record = new_inode(inode, Kind::Directory, (parent, name), attributes, now_ns);
+    put_directory(txn, &record);
     link(txn, parent, name, inode, Kind::Directory, now_ns);
+    events::tell(txn, Change::Created, &record, now_ns);
     inode
 }
 
@@ -335,8 +377,14 @@ fn put_changed_directory(txn: &mut impl KvTxn, directory: InodeId, mut record: D
     record.version
 }
 
-/// Removes what a name stands for, with all its versions.
-pub(super) fn remove_object(txn: &mut impl KvTxn, found: Name) {
+/// Removes an object with all its versions, and its name.
+pub(super) fn remove(txn: &mut impl KvTxn, found: &Inode, now_ns: u64) {
+    events::tell(txn, Change::Deleted, found, now_ns);
+    remove_object(txn, found);
+    remove_name(txn, found.parent, &found.name, now_ns);
+}
+
+fn remove_object(txn: &mut impl KvTxn, found: &Inode) {
     txn.delete(&keys::inode(found.inode));
     match found.kind {
         Kind::Directory => {
@@ -350,7 +398,8 @@ pub(super) fn remove_object(txn: &mut impl KvTxn, found: Name) {
                 (key, content.size(), content.inline_bytes())
             };
             let versions: Vec<_> = txn.range(&keys::versions(found.inode)).map(sizes).collect();
-            for (key, ..) in &versions {
+            let pasts: Vec<_> = txn.range(&keys::all_pasts(found.inode)).map(|(key, _)| key).collect();
+            for key in versions.iter().map(|(key, ..)| key).chain(&pasts) {
                 txn.delete(key);
             }
             count(txn, |counters| {

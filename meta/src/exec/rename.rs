@@ -2,10 +2,11 @@
 
 use proto::api::Kind;
 
+use super::events;
 use super::names::{self, Spot};
 use crate::command::{MetaError, Place, Response};
 use crate::keys;
-use crate::record::{Inode, Name};
+use crate::record::{Change, Inode, Name};
 use crate::txn::{KvTxn, load, store};
 
 /// Moves the name `from` (directory, name) to `to`.
@@ -29,16 +30,18 @@ pub(super) fn rename(
     }
 
     let mut record: Inode = load(txn, &keys::inode(moved.inode)).expect("invariant: a name stands for an inode");
+    let path = events::path(txn, from.directory, from.name);
     let parent = spot.make_parents(txn, record.owner, now_ns);
     if let Some(target) = target {
-        names::remove_object(txn, target);
-        names::remove_name(txn, parent, spot.name, now_ns);
+        let target = load(txn, &keys::inode(target.inode)).expect("invariant: a name stands for an inode");
+        names::remove(txn, &target, now_ns);
     }
     names::remove_name(txn, from.directory, from.name, now_ns);
     names::link(txn, parent, spot.name, moved.inode, moved.kind, now_ns);
     record.parent = parent;
     record.name = spot.name.to_owned();
     store(txn, keys::inode(moved.inode), &record);
+    events::tell(txn, Change::Renamed { from: path }, &record, now_ns);
     Ok(Response::Renamed { inode: moved.inode })
 }
 

@@ -12,35 +12,39 @@
 
 use proto::limits::{SESSION_CLIENTS_MAX, SESSION_RESULTS_MAX};
 
-use crate::command::{Response, Session};
+use super::Admission;
+use crate::command::{MetaError, Response};
 use crate::keys;
 use crate::record::{ClientWindow, Number, SessionClock};
 use crate::txn::{KvTxn, load, own, store};
 
-/// What to do with a request.
-pub(super) enum Admission {
-    /// Apply it; then remember its answer in this window, if the client has one.
-    New(Option<ClientWindow>),
-    /// It was applied before; this was its answer.
-    Answered(Response),
-    /// It is too old to tell.
-    Stale { window_from: u64 },
+/// Where the answer to a request is remembered.
+pub(super) struct Place {
+    client: u64,
+    sequence: u64,
+    acked_below: u64,
+    /// `None` for the first request of a client.
+    window: Option<ClientWindow>,
 }
 
 /// Decides what to do with a request; changes nothing.
-pub(super) fn admit(txn: &impl KvTxn, session: Session) -> Admission {
-    let window: Option<ClientWindow> = load(txn, &keys::client(session.client));
+pub(super) fn admit(txn: &impl KvTxn, client: u64, sequence: u64, acked_below: u64) -> Admission {
+    let window: Option<ClientWindow> = load(txn, &keys::client(client));
     if let Some(window) = &window
-        && let Ok(at) = window.results.binary_search_by_key(&session.sequence, |(sequence, _)| *sequence)
+        && let Ok(at) = window.results.binary_search_by_key(&sequence, |(sequence, _)| *sequence)
     {
         return Admission::Answered(window.results[at].1.clone());
     }
-    let window_from = window.as_ref().map_or(0, |window| window.window_from).max(session.acked_below);
-    if session.sequence < window_from { Admission::Stale { window_from } } else { Admission::New(window) }
+    let window_from = window.as_ref().map_or(0, |window| window.window_from).max(acked_below);
+    if sequence < window_from {
+        return Admission::Refused(MetaError::StaleSequence { window_from });
+    }
+    Admission::New(super::Place::Numbered(Place { client, sequence, acked_below, window }))
 }
 
-/// Remembers the answer to a request that was admitted with `window`.
-pub(super) fn remember(txn: &mut impl KvTxn, session: Session, window: Option<ClientWindow>, response: Response) {
+/// Remembers the answer to a request that was admitted to `place`.
+pub(super) fn remember(txn: &mut impl KvTxn, place: Place, response: Response) {
+    let Place { client, sequence, acked_below, window } = place;
     let mut clock: SessionClock = load(txn, keys::SESSION_CLOCK).unwrap_or_default();
     let mut window = match window {
         Some(window) => {
@@ -55,16 +59,16 @@ pub(super) fn remember(txn: &mut impl KvTxn, session: Session, window: Option<Cl
     };
     clock.touches += 1;
     window.touch = clock.touches;
-    window.window_from = window.window_from.max(session.acked_below);
-    window.results.retain(|(sequence, _)| *sequence >= window.window_from);
-    let at = window.results.partition_point(|(sequence, _)| *sequence < session.sequence);
-    window.results.insert(at, (session.sequence, response));
+    window.window_from = window.window_from.max(acked_below);
+    window.results.retain(|(number, _)| *number >= window.window_from);
+    let at = window.results.partition_point(|(number, _)| *number < sequence);
+    window.results.insert(at, (sequence, response));
     if window.results.len() > SESSION_RESULTS_MAX {
         let (forgotten, _) = window.results.remove(0);
         window.window_from = forgotten + 1;
     }
-    store(txn, keys::touch(window.touch), &Number(session.client));
-    store(txn, keys::client(session.client), &window);
+    store(txn, keys::touch(window.touch), &Number(client));
+    store(txn, keys::client(client), &window);
     store(txn, keys::SESSION_CLOCK.to_vec(), &clock);
 }
 

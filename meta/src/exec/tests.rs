@@ -14,10 +14,16 @@ use super::*;
 use crate::command::{Attributes, Condition, Content, Limit, Place, Session};
 use crate::keys::{self, KeyKind};
 use crate::manifest::ManifestEntry;
-use crate::record::{Counters, Directory, Inode, Name, Number, SegmentState, SessionClock, Version};
+use crate::record::{
+    Counters, Directory, EventClock, Inode, Name, Number, OnceKey, Past, SegmentState, SessionClock, Version,
+};
 use crate::state::State;
 use crate::txn::{load, own, store};
 use crate::view::View;
+
+mod events;
+mod once;
+mod versions;
 
 const ROOT: InodeId = InodeId::ROOT;
 
@@ -110,7 +116,8 @@ impl Store {
     }
 
     fn unlink(&mut self, parent: InodeId, name: &str, inode: Option<InodeId>) -> Command {
-        Command::Unlink { parent, name: name.into(), inode, session: None, now_ns: self.tick() }
+        let condition = Condition::Any;
+        Command::Unlink { parent, name: name.into(), inode, condition, session: None, now_ns: self.tick() }
     }
 
     fn rename(&mut self, from: (InodeId, &str), to: Place, replace: bool) -> Command {
@@ -136,7 +143,8 @@ fn check_invariants(state: &State) {
     let all = keys::KeyRange { from: vec![0], to: vec![u8::MAX] };
     let mut recount = Counters::default();
     let mut entries: BTreeMap<InodeId, u64> = BTreeMap::new();
-    let mut windows = 0;
+    let (mut windows, mut versions, mut earlier, mut remembered) = (0, 0, 0, 0);
+    let mut events: Vec<(u64, u64)> = Vec::new();
     for (key, value) in state.range(&all) {
         crate::record::check_pair(&key, value).unwrap();
         let number = || u64::from_be_bytes(key[1..9].try_into().unwrap());
@@ -178,7 +186,23 @@ fn check_invariants(state: &State) {
                 let content = own::<Version>(value).content;
                 recount.logical_bytes += content.size();
                 recount.inline_bytes += content.inline_bytes();
+                versions += 1;
             }
+            KeyKind::Past => {
+                let (inode, version) = (InodeId(number()), keys::version_of_past(&key));
+                let current: Inode = load(state, &keys::inode(inode)).expect("an earlier version has a file");
+                assert!(version < current.version);
+                let content: Version = load(state, &keys::version(inode, version)).expect("a version has its content");
+                assert_eq!(own::<Past>(value).size, content.content.size());
+                earlier += 1;
+            }
+            KeyKind::Event => events.push((number(), (key.len() + value.len()) as u64)),
+            KeyKind::OnceOrder => {
+                let OnceKey(once) = own(value);
+                assert!(state.get(&keys::once(&once)).is_some());
+                remembered += 1;
+            }
+            KeyKind::Once => remembered -= 1,
             KeyKind::ClientWindow => windows += 1,
             KeyKind::Touch => {
                 let Number(client) = own(value);
@@ -188,6 +212,11 @@ fn check_invariants(state: &State) {
         }
     }
     assert_eq!(View::new(state).counters(), recount);
+    assert_eq!(versions, earlier + recount.files, "every version but the current one keeps its attributes");
+    assert_eq!(remembered, 0, "every key is remembered and will be forgotten");
+    let clock: EventClock = load(state, keys::EVENT_CLOCK).unwrap_or_default();
+    assert!(events.iter().map(|(cursor, _)| *cursor).eq(clock.oldest..clock.next), "{events:?} {clock:?}");
+    assert_eq!(events.iter().map(|(_, bytes)| bytes).sum::<u64>(), clock.bytes);
     let clock: SessionClock = load(state, keys::SESSION_CLOCK).unwrap_or_default();
     assert_eq!(clock.clients, windows);
     assert_eq!(state.range(&keys::touches()).count(), windows as usize);
@@ -224,8 +253,13 @@ fn a_commit_makes_missing_parents_and_the_first_version() {
 #[test]
 fn a_new_version_keeps_the_old_ones_and_what_it_does_not_name() {
     let mut store = Store::new();
-    let first =
-        Attributes { mode: Some(0o600), mtime_ns: Some(77), user_metadata: vec![("k".into(), "v".into())], owner: 5 };
+    let first = Attributes {
+        mode: Some(0o600),
+        mtime_ns: Some(77),
+        content_type: Some("text/plain".into()),
+        user_metadata: vec![("k".into(), "v".into())],
+        owner: 5,
+    };
     let mut command = store.commit(at(&["f"]), Content::Inline(b"1".to_vec()), Condition::Absent, None);
     if let Command::CommitFile { attributes, .. } = &mut command {
         *attributes = first;
@@ -240,7 +274,7 @@ fn a_new_version_keeps_the_old_ones_and_what_it_does_not_name() {
     let after = store.inode(inode);
     assert_eq!((after.mode, after.owner, after.created_ns), (0o600, 5, record.created_ns));
     assert_eq!((after.size, after.mtime_ns, after.committed_ns), (30, store.now_ns, store.now_ns));
-    assert!(after.user_metadata.is_empty());
+    assert!(after.user_metadata.is_empty() && after.content_type().is_none());
     assert_eq!(store.view().content(inode, VersionNumber(1)), Some(Content::Inline(b"1".to_vec())));
     assert_eq!(store.view().content(inode, VersionNumber(3)), None);
     let counters = store.view().counters();
@@ -326,7 +360,7 @@ fn contradictory_content_is_refused() {
 #[test]
 fn commits_behind_the_fence_are_refused_but_not_remembered() {
     let mut state = Store::new();
-    let session = Session { client: 1, sequence: 1, acked_below: 0 };
+    let session = Session::Numbered { client: 1, sequence: 1, acked_below: 0 };
     let mut command = state.commit(at(&["f"]), chunks(&[1]), Condition::Any, Some(session));
     store(&mut state.state, keys::FENCE.to_vec(), &Number(3));
     assert_eq!(state.fail(command.clone()), MetaError::StaleEpoch { fence: 3 });
@@ -339,9 +373,12 @@ fn commits_behind_the_fence_are_refused_but_not_remembered() {
 #[test]
 fn a_stale_resolution_is_not_remembered() {
     let mut state = Store::new();
-    let session = Some(Session { client: 1, sequence: 1, acked_below: 0 });
+    let session = Some(Session::Numbered { client: 1, sequence: 1, acked_below: 0 });
     let inode = state.put(&["f"]);
-    let unlink = |inode| Command::Unlink { parent: ROOT, name: "f".into(), inode: Some(inode), session, now_ns: 1 };
+    let unlink = |inode| {
+        let condition = Condition::Any;
+        Command::Unlink { parent: ROOT, name: "f".into(), inode: Some(inode), condition, session, now_ns: 1 }
+    };
     assert_eq!(state.fail(unlink(InodeId(999))), MetaError::Stale);
     assert_eq!(state.run(unlink(inode)), Response::Unlinked { inode }, "resolving again cures the same request");
     assert_eq!(state.run(unlink(inode)), Response::Unlinked { inode }, "the answer is remembered");
@@ -355,7 +392,7 @@ fn directories_and_symlinks_are_made_once() {
     let command = store.symlink(&["a", "l"], "../x");
     let Response::Made { inode } = store.run(command) else { panic!() };
     let link = store.inode(inode);
-    assert_eq!((link.kind, link.symlink_target.as_deref(), link.mode), (Kind::Symlink, Some("../x"), 0o777));
+    assert_eq!((link.kind, link.symlink_target(), link.mode), (Kind::Symlink, Some("../x"), 0o777));
     for path in [&["a", "b"], &["a", "l"]] {
         let attributes = Attributes::default();
         let command = Command::MakeDirectory { at: at(path), attributes, session: None, now_ns: 9 };
@@ -536,6 +573,8 @@ fn attributes_change_one_by_one() {
     let Response::Made { inode: link } = store.run(command) else { panic!() };
     let set = |inode, mode, mtime_ns, target: Option<&str>, user_metadata| Command::SetAttributes {
         inode,
+        condition: Condition::Any,
+        content_type: None,
         mode,
         mtime_ns,
         symlink_target: target.map(str::to_owned),
@@ -550,7 +589,7 @@ fn attributes_change_one_by_one() {
     assert_eq!(store.run(set(file, None, Some(5), None, Some(pairs.clone()))), Response::Changed);
     assert_eq!(store.inode(file), Inode { mode: 0o400, mtime_ns: 5, user_metadata: pairs, ..before });
     assert_eq!(store.run(set(link, None, None, Some("u"), None)), Response::Changed);
-    assert_eq!(store.inode(link).symlink_target.as_deref(), Some("u"));
+    assert_eq!(store.inode(link).symlink_target(), Some("u"));
     assert_eq!(store.run(set(ROOT, None, Some(7), None, None)), Response::Changed);
     assert_eq!(store.inode(ROOT).mtime_ns, 7);
     let many = vec![(String::new(), String::new()); USER_METADATA_PAIRS_MAX + 1];
@@ -627,22 +666,25 @@ fn segments_go_from_open_to_sealed_to_freed() {
 #[test]
 fn a_repeated_request_gets_the_first_answer_and_changes_nothing() {
     let mut store = Store::new();
-    let session = |sequence| Some(Session { client: 9, sequence, acked_below: 0 });
+    let session = |sequence| Some(Session::Numbered { client: 9, sequence, acked_below: 0 });
     let put = store.commit(at(&["f"]), Content::Inline(vec![1]), Condition::Absent, session(1));
     let first = store.run(put.clone());
     let Response::Committed { inode, .. } = first else { panic!() };
     let mut again = store.commit(at(&["f"]), Content::Inline(vec![1]), Condition::Absent, session(2));
     let failed = store.run(again.clone());
     assert!(matches!(failed, Response::Failed(MetaError::ConditionFailed { .. })));
-    let unlink = Command::Unlink { parent: ROOT, name: "f".into(), inode: None, session: session(3), now_ns: 5 };
+    let mut unlink = store.unlink(ROOT, "f", None);
+    if let Command::Unlink { session: unset, .. } = &mut unlink {
+        *unset = session(3);
+    }
     assert_eq!(store.run(unlink.clone()), Response::Unlinked { inode });
     let before = store.state.digest();
     assert_eq!(store.run(put), first, "although the file is gone");
     assert_eq!(store.run(again.clone()), failed, "although it would succeed now");
     assert_eq!(store.run(unlink), Response::Unlinked { inode });
     assert_eq!(store.state.digest(), before);
-    if let Command::CommitFile { session: Some(session), .. } = &mut again {
-        session.client = 10;
+    if let Command::CommitFile { session: Some(Session::Numbered { client, .. }), .. } = &mut again {
+        *client = 10;
     }
     assert!(matches!(store.run(again), Response::Committed { .. }), "another client has numbers of its own");
 }
@@ -651,7 +693,7 @@ fn a_repeated_request_gets_the_first_answer_and_changes_nothing() {
 fn the_window_moves_with_what_the_client_has_and_is_bounded() {
     let mut store = Store::new();
     let put = |store: &mut Store, sequence, acked_below| {
-        let session = Some(Session { client: 9, sequence, acked_below });
+        let session = Some(Session::Numbered { client: 9, sequence, acked_below });
         store.commit(at(&["f"]), Content::Inline(vec![]), Condition::Any, session)
     };
     let command = put(&mut store, 5, 6);
@@ -684,8 +726,9 @@ fn the_least_recently_used_client_is_forgotten_first() {
     let mut state = State::default();
     exec(&Command::Format { now_ns: 1 }, &mut state);
     let touch = |state: &mut State, client, sequence| {
-        let session = Some(Session { client, sequence, acked_below: sequence });
-        let command = Command::Unlink { parent: ROOT, name: "none".into(), inode: None, session, now_ns: 1 };
+        let session = Some(Session::Numbered { client, sequence, acked_below: sequence });
+        let (name, condition) = ("none".into(), Condition::Any);
+        let command = Command::Unlink { parent: ROOT, name, inode: None, condition, session, now_ns: 1 };
         exec(&command, state)
     };
     for client in 0..SESSION_CLIENTS_MAX as u64 {
@@ -749,7 +792,10 @@ fn any_command() -> impl Strategy<Value = Command> {
     };
     let session = || {
         prop::option::of((0u64..3, 0u64..20, 0u64..4)).prop_map(|session| {
-            session.map(|(client, sequence, acked_below)| Session { client, sequence, acked_below })
+            session.map(|(client, sequence, acked_below)| match acked_below {
+                0 => Session::Keyed { key: [client as u8; 16], fingerprint: [sequence as u8 / 10; 16] },
+                _ => Session::Numbered { client, sequence, acked_below: acked_below - 1 },
+            })
         })
     };
     let condition = prop_oneof![
@@ -773,7 +819,7 @@ fn any_command() -> impl Strategy<Value = Command> {
             Command::MakeSymlink { at, target: "t".into(), attributes: attributes(), session, now_ns: 9 }
         }),
         3 => (any_inode(), name(), prop::option::of(any_inode()), session()).prop_map(|(parent, name, inode, session)| {
-            Command::Unlink { parent, name, inode, session, now_ns: 10 }
+            Command::Unlink { parent, name, inode, condition: Condition::Any, session, now_ns: 10 }
         }),
         4 => (any_inode(), name(), place(), any::<bool>(), session()).prop_map(
             |(from_parent, from_name, to, replace, session)| {
@@ -782,9 +828,21 @@ fn any_command() -> impl Strategy<Value = Command> {
         ),
         1 => (any_inode(), prop::option::of(Just("u".to_owned())), session()).prop_map(
             |(inode, symlink_target, session)| Command::SetAttributes {
-                inode, mode: Some(1), mtime_ns: None, symlink_target, user_metadata: None, session, now_ns: 12,
+                inode,
+                condition: Condition::Any,
+                mode: Some(1),
+                mtime_ns: None,
+                symlink_target,
+                content_type: None,
+                user_metadata: None,
+                session,
+                now_ns: 12,
             }
         ),
+        2 => (place(), 1u64..4, session()).prop_map(|(at, version, session)| {
+            let (version, condition) = (VersionNumber(version), Condition::Any);
+            Command::Restore { at, version, condition, session, now_ns: 13 }
+        }),
     ]
 }
 

@@ -107,6 +107,9 @@ async fn commit<D: Disk>(inner: &Rc<Inner<D>>, writer: &mut WalWriter<D::File>, 
     }
     let snapshot_is_due = {
         let mut core = inner.core.borrow_mut();
+        for watcher in core.watchers.drain(..) {
+            let _ = watcher.send(());
+        }
         core.files.wals.insert(writer.sequence(), writer.reserved());
         core.snapshots.wal_bytes += bytes;
         core.snapshots.wal_bytes >= core.snapshots.due_at_wal_bytes && !core.snapshots.running

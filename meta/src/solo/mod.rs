@@ -38,7 +38,9 @@ use std::sync::Arc;
 use futures_channel::oneshot;
 #[cfg(doc)]
 use proto::limits::SNAPSHOT_ASIDE_BYTES_MAX;
-use proto::limits::{COMMAND_BYTES_MAX, VIRTUAL_SHARDS, WAL_QUEUE_BYTES_MAX, WAL_QUEUE_COMMANDS_MAX};
+use proto::limits::{
+    COMMAND_BYTES_MAX, EVENT_WAITERS_MAX, VIRTUAL_SHARDS, WAL_QUEUE_BYTES_MAX, WAL_QUEUE_COMMANDS_MAX,
+};
 use proto::port::{Disk, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, InodeId, Lsn, VirtualShard};
 
@@ -99,6 +101,8 @@ struct Core<F> {
     committing: bool,
     /// Told when the committer has nothing left to do.
     idle_waiters: Vec<oneshot::Sender<()>>,
+    /// Told when more was applied.
+    watchers: Vec<oneshot::Sender<()>>,
     stopped: Option<ProposeError>,
     snapshots: Snapshots,
     files: Files,
@@ -197,6 +201,24 @@ impl<D: Disk> Solo<D> {
     /// If `read` calls this backend again.
     pub fn view<R>(&self, read: impl FnOnce(&View<'_>) -> R) -> R {
         read(&View::new(&self.0.core.borrow().state))
+    }
+
+    /// Returns a future that ends once more was applied, or this backend is gone. Look at the state after this call,
+    /// and nothing is missed.
+    ///
+    /// # Errors
+    /// [`ProposeError::Busy`] if [`EVENT_WAITERS_MAX`] others wait.
+    pub fn watch(&self) -> Result<oneshot::Receiver<()>, ProposeError> {
+        let watchers = &mut self.0.core.borrow_mut().watchers;
+        if watchers.len() >= EVENT_WAITERS_MAX {
+            watchers.retain(|watcher| !watcher.is_canceled());
+        }
+        if watchers.len() >= EVENT_WAITERS_MAX {
+            return Err(ProposeError::Busy);
+        }
+        let (tell, told) = oneshot::channel();
+        watchers.push(tell);
+        Ok(told)
     }
 
     /// Makes a snapshot of everything applied so far durable, and removes what it replaces. Commands go on meanwhile.

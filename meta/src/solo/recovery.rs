@@ -148,6 +148,7 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
         writer: Some(writer),
         committing: false,
         idle_waiters: Vec::new(),
+        watchers: Vec::new(),
         stopped: None,
         snapshots: Snapshots {
             durable,

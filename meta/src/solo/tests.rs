@@ -171,6 +171,22 @@ fn a_full_queue_and_a_large_command_are_refused() {
 }
 
 #[test]
+fn watchers_are_woken_by_the_next_command_and_bounded() {
+    let disk = MemDisk::default();
+    with_store(&disk, async |solo| {
+        let mut watchers: Vec<_> = (0..EVENT_WAITERS_MAX).map(|_| solo.watch().unwrap()).collect();
+        assert_eq!(solo.watch().err(), Some(ProposeError::Busy));
+        watchers.pop();
+        let mut last = solo.watch().expect("one that went away makes room");
+        assert_eq!(last.try_recv(), Ok(None));
+        solo.put("f").await;
+        assert_eq!(last.try_recv(), Ok(Some(())));
+        assert!(watchers.iter_mut().all(|watcher| watcher.try_recv() == Ok(Some(()))));
+        assert!(solo.watch().is_ok());
+    });
+}
+
+#[test]
 fn a_command_is_carried_out_although_its_caller_went_away() {
     let disk = MemDisk::default();
     with_store(&disk, async |solo| {
@@ -189,7 +205,8 @@ fn exactly_once_holds_across_a_restart() {
         parent: InodeId::ROOT,
         name: "f".into(),
         inode: None,
-        session: Some(Session { client: 1, sequence: 1, acked_below: 0 }),
+        condition: Condition::Any,
+        session: Some(Session::Numbered { client: 1, sequence: 1, acked_below: 0 }),
         now_ns: 6,
     };
     let again = command.clone();
@@ -512,7 +529,14 @@ fn a_snapshot_during_writes_shows_the_state_of_its_moment() {
         let mut command = put(&format!("{:03}", number * 37 % 400), &[number as u8; 4000]);
         if number % 5 == 4 {
             let name = format!("{:03}", number / 2 * 37 % 400);
-            command = Command::Unlink { parent: InodeId::ROOT, name, inode: None, session: None, now_ns: number };
+            command = Command::Unlink {
+                parent: InodeId::ROOT,
+                name,
+                inode: None,
+                condition: Condition::Any,
+                session: None,
+                now_ns: number,
+            };
         }
         command
     };
@@ -595,8 +619,14 @@ fn changes_beyond_what_a_snapshot_may_keep_wait_for_it() {
         let most = Cell::new(0);
         let answered = Cell::new(0);
         let unlink = async |number: usize| {
-            let unlink =
-                Command::Unlink { parent: InodeId::ROOT, name: name(number), inode: None, session: None, now_ns: 6 };
+            let unlink = Command::Unlink {
+                parent: InodeId::ROOT,
+                name: name(number),
+                inode: None,
+                condition: Condition::Any,
+                session: None,
+                now_ns: 6,
+            };
             let answer = solo.propose(SHARD, unlink).await.unwrap();
             assert!(matches!(answer, Response::Unlinked { .. }));
             let core = solo.0.core.borrow();

@@ -255,7 +255,8 @@ fn the_windows_of_all_clients_are_bounded() {
                 parent: InodeId::ROOT,
                 name: "missing".into(),
                 inode: None,
-                session: Some(Session { client, sequence, acked_below: 0 }),
+                condition: Condition::Any,
+                session: Some(Session::Numbered { client, sequence, acked_below: 0 }),
                 now_ns: 2,
             };
             assert_eq!(exec(&command, &mut state), Response::Failed(MetaError::NotFound));

@@ -124,7 +124,7 @@ impl Tally {
             }
             Kind::Symlink => {
                 self.counters.symlinks += 1;
-                if record.symlink_target.is_none() {
+                if record.symlink_target().is_none() {
                     complain(format!("symlink {key} has no target"));
                 }
             }

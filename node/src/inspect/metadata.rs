@@ -214,11 +214,10 @@ fn pair_value(pair: &Pair) -> Value {
         Pair::Inode { key, record } => {
             fields.extend([("inode", Value::text(key)), ("value", Value::Text(format!("{record:?}")))]);
         }
-        Pair::Version { inode, version, committed_ns, content } => {
+        Pair::Version { inode, version, content } => {
             fields.extend([
                 ("inode", Value::text(inode)),
                 ("version", version.0.into()),
-                ("committed_ns", (*committed_ns).into()),
                 ("value", Value::Text(content_text(content))),
             ]);
             if let Content::Chunks { entries, .. } = content {
