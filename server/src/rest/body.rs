@@ -34,6 +34,8 @@ pub struct BodyError(pub(crate) String);
 enum Content {
     Empty,
     Whole(Bytes),
+    /// Whatever comes.
+    Open(FileStream),
     /// Exactly `left` more bytes.
     File {
         stream: FileStream,
@@ -63,18 +65,24 @@ impl ResponseBody {
         ResponseBody { content: Content::File { stream, left: bytes }, observation: None }
     }
 
+    /// What `stream` delivers, however much that is.
+    pub(crate) fn open(stream: FileStream) -> ResponseBody {
+        ResponseBody { content: Content::Open(stream), observation: None }
+    }
+
     /// Has the request measured until this body is gone.
     pub(crate) fn observed(mut self, observation: Observation) -> ResponseBody {
         self.observation = Some(observation);
         self
     }
 
-    /// Bytes that are still to be sent.
-    pub(crate) fn len(&self) -> u64 {
+    /// Bytes that are still to be sent; `None` if nobody knows.
+    pub(crate) fn len(&self) -> Option<u64> {
         match &self.content {
-            Content::Empty => 0,
-            Content::Whole(bytes) => bytes.len() as u64,
-            Content::File { left, .. } => *left,
+            Content::Empty => Some(0),
+            Content::Whole(bytes) => Some(bytes.len() as u64),
+            Content::Open(_) => None,
+            Content::File { left, .. } => Some(*left),
         }
     }
 }
@@ -92,6 +100,7 @@ impl Body for ResponseBody {
                 this.content = Content::Empty;
                 (!bytes.is_empty()).then_some(Ok(bytes))
             }
+            Content::Open(stream) => ready!(stream.as_mut().poll_next(cx)),
             Content::File { left: 0, .. } => None,
             Content::File { stream, left } => match ready!(stream.as_mut().poll_next(cx)) {
                 Some(Ok(bytes)) => {
@@ -113,11 +122,11 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.len() == 0
+        self.len() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.len())
+        self.len().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -160,10 +169,15 @@ pub(crate) async fn next_bytes(body: &mut Incoming) -> Result<Option<Bytes>, Api
 /// # Errors
 /// 413 `too_large` beyond `bytes_max`, and those of [`next_bytes`].
 pub(crate) async fn read_short(body: &mut Incoming, bytes_max: usize, what: &str) -> Result<Vec<u8>, ApiError> {
+    let too_large = || ApiError::too_large(format!("{what} takes at most {bytes_max} bytes"));
+    // What is announced to be too long is refused before it is sent.
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
     let mut whole = Vec::new();
     while let Some(bytes) = next_bytes(body).await? {
         if bytes.len() > bytes_max - whole.len() {
-            return Err(ApiError::too_large(format!("{what} takes at most {bytes_max} bytes")));
+            return Err(too_large());
         }
         whole.extend_from_slice(&bytes);
     }
@@ -204,6 +218,13 @@ mod tests {
         assert_eq!(collect(body).unwrap(), b"abcde");
         assert_eq!(collect(ResponseBody::whole("xyz")).unwrap(), b"xyz");
         assert!(ResponseBody::empty().is_end_stream() && ResponseBody::whole("").is_end_stream());
+    }
+
+    #[test]
+    fn an_open_stream_ends_when_it_does() {
+        let body = ResponseBody::open(parts(vec![Ok(Bytes::from_static(b"abc")), Ok(Bytes::from_static(b"de"))]));
+        assert!(!body.is_end_stream() && body.size_hint().exact().is_none());
+        assert_eq!(collect(body).unwrap(), b"abcde");
     }
 
     #[test]
