@@ -131,10 +131,26 @@ fn conditions_hold_at_the_commit() {
     let first = put(&[("if-none-match", "*")], b"one").expect(201).header("etag").to_owned();
     put(&[("if-none-match", "*")], b"two").refused(412, "precondition_failed");
     let second = put(&[("if-match", &first)], b"two").expect(200).header("etag").to_owned();
-    put(&[("if-match", &first)], b"three").refused(412, "precondition_failed");
-    put(&[("if-match", "*")], b"three").refused(400, "bad_header");
-    put(&[("if-none-match", &second)], b"three").refused(400, "bad_header");
+    for failing in [
+        &[("if-match", first.as_str())][..],
+        &[("if-match", "W/\"x\""), ("if-match", first.as_str())],
+        &[("if-none-match", second.as_str())],
+        &[("if-none-match", "\"x\", *")],
+        &[("if-unmodified-since", "Sun, 06 Nov 1994 08:49:37 GMT")],
+        &[("if-match", second.as_str()), ("if-none-match", second.as_str())],
+    ] {
+        let refused = put(failing, b"three");
+        let malformed = failing[0].1.ends_with('*');
+        refused
+            .refused(if malformed { 400 } else { 412 }, if malformed { "bad_header" } else { "precondition_failed" });
+    }
     assert_eq!(dfsd.get("/api/v1/fs/c").body, b"two");
+    let third = put(&[("if-match", "*")], b"three").expect(200).header("etag").to_owned();
+    let list = format!("\"x\", {third}");
+    let fourth = put(&[("if-match", &list)], b"four").expect(200).header("etag").to_owned();
+    let second = put(&[("if-none-match", &third)], b"two").expect(200).header("etag").to_owned();
+    assert_ne!(fourth, second);
+    dfsd.send("PUT", "/api/v1/fs/none", &[("if-match", "*")], b"x").refused(412, "precondition_failed");
 
     let get = |headers: &[(&str, &str)]| dfsd.call("GET", "/api/v1/fs/c", headers);
     let known = get(&[("if-none-match", &second)]);
@@ -142,8 +158,67 @@ fn conditions_hold_at_the_commit() {
     get(&[("if-none-match", &first)]).expect(200);
     get(&[("if-match", &second)]).expect(200);
     get(&[("if-match", &first)]).refused(412, "precondition_failed");
-    dfsd.call("DELETE", "/api/v1/fs/c", &[("if-match", &second)]).refused(400, "bad_header");
+    let modified = get(&[]).expect(200).header("last-modified").to_owned();
+    assert_eq!(get(&[("if-modified-since", &modified)]).status, 304);
+    assert_eq!(get(&[("if-modified-since", &modified), ("if-none-match", &first)]).status, 200, "tags win over dates");
+    get(&[("if-unmodified-since", "Sun, 06 Nov 1994 08:49:37 GMT")]).refused(412, "precondition_failed");
+
+    let patch = |tag: &str| dfsd.call("PATCH", "/api/v1/fs/c", &[("if-match", tag), ("x-dfs-mode", "600")]);
+    patch(&first).refused(412, "precondition_failed");
+    patch(&second).expect(200);
+    let delete = |headers: &[(&str, &str)]| dfsd.call("DELETE", "/api/v1/fs/c", headers);
+    delete(&[("if-match", &first)]).refused(412, "precondition_failed");
+    delete(&[("if-none-match", "*")]).refused(412, "precondition_failed");
     get(&[]).expect(200);
+    delete(&[("if-match", &second)]).expect(204);
+    delete(&[("if-match", &second)]).refused(404, "not_found");
+    dfsd.call("PUT", "/api/v1/fs/d/e?type=directory", &[]).expect(201);
+    let tree = |tag: &str| dfsd.call("DELETE", "/api/v1/fs/d?recursive=true", &[("if-match", tag)]);
+    tree(&second).refused(412, "precondition_failed");
+    dfsd.get("/api/v1/fs/d/e").expect(200);
+    tree("*").expect(204);
+    dfsd.call("POST", "/api/v1/fs/x?rename_to=/y", &[("if-match", "*")]).refused(400, "bad_header");
+}
+
+#[test]
+fn of_many_writers_of_one_version_exactly_one_wins() {
+    const WRITERS: usize = 8;
+    const WINS: u64 = 5;
+    let (_dir, dfsd) = fresh();
+    let first = dfsd.put("/api/v1/fs/c", b"0").header("etag").to_owned();
+    let wins = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (dfsd, wins, mut etag) = (&dfsd, &wins, first.clone());
+            scope.spawn(move || {
+                let mut won = 0;
+                while won < WINS {
+                    let body = format!("{writer}.{won} after {etag}");
+                    let answer = dfsd.send("PUT", "/api/v1/fs/c", &[("if-match", &etag)], body.as_bytes());
+                    if answer.status == 200 {
+                        won += 1;
+                        let version = answer.json()["version"].as_u64().unwrap();
+                        wins.lock().unwrap().push((version, etag.clone(), body));
+                        etag = answer.header("etag").to_owned();
+                    } else {
+                        answer.refused(412, "precondition_failed");
+                        etag = dfsd.call("HEAD", "/api/v1/fs/c", &[]).header("etag").to_owned();
+                    }
+                }
+            });
+        }
+    });
+    let mut wins = wins.into_inner().unwrap();
+    wins.sort();
+    let versions = 2..2 + WRITERS as u64 * WINS;
+    assert!(wins.iter().map(|(version, ..)| *version).eq(versions), "one winner per version: {wins:?}");
+    let mut before = first;
+    for (version, etag, body) in wins {
+        assert_eq!(etag, before, "version {version} follows the one that its writer saw");
+        let kept = dfsd.get(&format!("/api/v1/fs/c?version={version}")).expect(200);
+        assert_eq!(kept.text(), body);
+        before = kept.header("etag").to_owned();
+    }
 }
 
 #[test]
@@ -256,12 +331,40 @@ fn attributes_are_kept_and_changed() {
     assert_eq!((changed["metadata"]["shape"].as_str(), changed["metadata"].get("colour")), (Some("round"), None));
     assert_eq!(changed["version"].as_u64(), Some(1), "attributes are not content");
     patch(&[]).refused(400, "bad_header");
+    patch(&[("content-type", "text")]).refused(400, "bad_header");
     patch(&[("x-dfs-mode", "9")]).refused(400, "bad_header");
     patch(&[("x-dfs-mtime-ns", "-1")]).refused(400, "bad_header");
     patch(&[("x-meta-big", &"x".repeat(9000))]).refused(413, "too_large");
     dfsd.call("PATCH", "/api/v1/fs/none", &[("x-dfs-mode", "600")]).refused(404, "not_found");
+    dfsd.call("PATCH", "/api/v1/fs/", &[("content-type", "a/b")]).refused(409, "not_a_file");
     let directory = dfsd.call("PATCH", "/api/v1/fs/", &[("x-dfs-mode", "700")]).expect(200);
     assert_eq!(directory.json()["mode"].as_u64(), Some(0o700));
+}
+
+#[test]
+fn a_media_type_is_kept_returned_and_changed() {
+    let (_dir, dfsd) = fresh();
+    let put = |kind: &[(&str, &str)]| dfsd.send("PUT", "/api/v1/fs/f", kind, b"x");
+    let kind = || dfsd.call("HEAD", "/api/v1/fs/f", &[]).header("content-type").to_owned();
+    assert_eq!(put(&[]).expect(201).json().get("content_type"), None);
+    assert_eq!(kind(), "application/octet-stream");
+    let typed = put(&[("content-type", "text/plain; charset=utf-8")]).expect(200).json();
+    assert_eq!(typed["content_type"].as_str(), Some("text/plain; charset=utf-8"));
+    assert_eq!(kind(), "text/plain; charset=utf-8");
+    let patch = |kind: &str| dfsd.call("PATCH", "/api/v1/fs/f", &[("content-type", kind)]);
+    patch("image/png").expect(200);
+    assert_eq!(kind(), "image/png");
+    assert_eq!(patch("application/octet-stream").expect(200).json().get("content_type"), None);
+    put(&[("content-type", "image/png")]).expect(200);
+    put(&[]).expect(200);
+    assert_eq!(kind(), "application/octet-stream", "a new version is what its own request says");
+    let long = format!("a/{}", "b".repeat(254));
+    for bad in ["text", "", "a/b\tc", "a/\u{fc}", "text/plain\u{1}", &long] {
+        let status = put(&[("content-type", bad)]).status;
+        assert_eq!(status, 400, "{bad:?}");
+    }
+    dfsd.send("PUT", "/api/v1/fs/l?type=symlink", &[("content-type", "application/x-www-form-urlencoded")], b"f")
+        .expect(201);
 }
 
 #[test]
@@ -283,6 +386,7 @@ fn mistakes_are_refused_in_one_shape() {
         ("DELETE", "/api/v1/fs/none", 404, "not_found"),
         ("GET", "/api/v1/files", 405, "method_not_allowed"),
         ("PUT", "/api/v1/stats", 405, "method_not_allowed"),
+        ("POST", "/api/v1/events", 405, "method_not_allowed"),
         ("OPTIONS", "/api/v1/fs/a", 405, "method_not_allowed"),
         ("PATCH", "/api/v1/files/11223344-5566-8303-9de2-04c8ccd0d4d8", 405, "method_not_allowed"),
     ] {
@@ -365,6 +469,22 @@ fn a_refusal_comes_before_the_body_is_sent() {
     assert_eq!(read_answer(&mut reader, "PUT").status, 100);
     (&stream).write_all(b"abc").unwrap();
     read_answer(&mut reader, "PUT").expect(201);
+    dfsd.call("PUT", "/api/v1/fs/d?type=directory", &[]).expect(201);
+    let metadata = format!("x-meta-big: {}", "x".repeat(9000));
+    for (target, header, status, code) in [
+        ("a", "if-none-match: *", 412, "precondition_failed"),
+        ("a", "if-match: \"other\"", 412, "precondition_failed"),
+        ("new", "if-match: *", 412, "precondition_failed"),
+        ("new", &metadata, 413, "too_large"),
+        ("new?type=symlink", "x-dfs-mode: 600", 413, "too_large"),
+        ("d", "x-dfs-mode: 600", 409, "is_a_directory"),
+        ("a/below", "x-dfs-mode: 600", 409, "not_a_directory"),
+        ("new", "content-type: none", 400, "bad_header"),
+    ] {
+        let head = format!("{header}\r\nexpect: 100-continue\r\ncontent-length: 99999999\r\n");
+        let stream = dfsd.begin_upload(&format!("/api/v1/fs/{target}"), &head);
+        read_answer(&mut BufReader::new(stream), "PUT").refused(status, code);
+    }
     // Refused without asking first: the answer is still there to read.
     dfsd.send("PUT", "/api/v1/fs/a", &[("if-none-match", "*")], &noise(5, 900_000)).refused(412, "precondition_failed");
 }

@@ -9,7 +9,7 @@ use hyper::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue,
 use hyper::{Response, StatusCode};
 use meta::{MetaError, ProposeError};
 use node::{ChangeError, FileReadError, PutError};
-use proto::api::{ErrorBody, ErrorDetail};
+use proto::api::{ErrorBody, ErrorDetail, header};
 use shard::{SegmentError, StoreError};
 
 use super::body::ResponseBody;
@@ -102,6 +102,17 @@ impl ApiError {
         ApiError::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", message)
     }
 
+    pub(crate) fn idempotency_key_in_use() -> ApiError {
+        let message = "the first request under this idempotency key is not answered yet; send this one again later";
+        ApiError::new(StatusCode::CONFLICT, "idempotency_key_in_use", message).later().with(RETRY_AFTER, "1")
+    }
+
+    pub(crate) fn cursor_gone(message: impl Display, oldest: u64) -> ApiError {
+        let oldest_cursor = HeaderName::from_static(header::OLDEST_CURSOR);
+        let message = format!("{message}; look at the tree again, and go on at 'now' or 'oldest'");
+        ApiError::new(StatusCode::GONE, "cursor_gone", message).with(oldest_cursor, &oldest.to_string())
+    }
+
     pub(crate) fn too_large(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
@@ -172,6 +183,10 @@ impl From<MetaError> for ApiError {
             MetaError::IntoItself => (StatusCode::CONFLICT, "into_itself"),
             MetaError::StaleSequence { .. } => (StatusCode::CONFLICT, "stale_sequence"),
             MetaError::NotASymlink => (StatusCode::CONFLICT, "not_a_symlink"),
+            MetaError::NotAFile => (StatusCode::CONFLICT, "not_a_file"),
+            MetaError::NoSuchVersion => (StatusCode::NOT_FOUND, "no_such_version"),
+            MetaError::InvalidContentType => (StatusCode::BAD_REQUEST, "bad_header"),
+            MetaError::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             MetaError::ConditionFailed { .. } => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
             MetaError::InvalidName => (StatusCode::BAD_REQUEST, "bad_path"),
             MetaError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
@@ -262,6 +277,9 @@ mod tests {
             (MetaError::StaleSequence { window_from: 9 }, 409, "stale_sequence"),
             (MetaError::TooLarge(meta::Limit::SymlinkBytes), 413, "too_large"),
             (MetaError::InvalidName, 400, "bad_path"),
+            (MetaError::NotAFile, 409, "not_a_file"),
+            (MetaError::NoSuchVersion, 404, "no_such_version"),
+            (MetaError::KeyReused, 422, "idempotency_key_reused"),
             (MetaError::InvalidContent, 500, "internal"),
         ] {
             let error = ApiError::from(ChangeError::Refused(error));

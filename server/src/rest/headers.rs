@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use hyper::HeaderMap;
-use hyper::header::HeaderName;
+use hyper::header::{CONTENT_TYPE, HeaderName};
+use meta::{Limit, MetaError};
 use node::namespace::AttributeChange;
 use node::{Attributes, Session};
-use proto::api::header;
-use proto::limits::SESSION_RESULTS_MAX;
+use proto::api::{header, is_content_type};
+use proto::limits::{SESSION_RESULTS_MAX, USER_METADATA_BYTES_MAX, USER_METADATA_PAIRS_MAX};
 
 use super::error::ApiError;
 use super::text;
@@ -55,7 +56,7 @@ fn octal_mode(text: &str) -> Option<u32> {
 /// The user metadata, ordered by name; `None` if there is no such header.
 ///
 /// # Errors
-/// 400 `bad_header`.
+/// 400 `bad_header`, 413 `too_large`.
 fn user_metadata(headers: &HeaderMap) -> Result<Option<Vec<(String, String)>>, ApiError> {
     let mut pairs = BTreeMap::new();
     for name in headers.keys().map(HeaderName::as_str) {
@@ -67,6 +68,14 @@ fn user_metadata(headers: &HeaderMap) -> Result<Option<Vec<(String, String)>>, A
         let value = text::decode(value).ok_or_else(|| ApiError::bad_header(name, "expected percent-encoded UTF-8"))?;
         pairs.insert(key.to_owned(), value);
     }
+    // The log checks this too, but only when the whole body has been sent.
+    let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if pairs.len() > USER_METADATA_PAIRS_MAX {
+        return Err(MetaError::TooLarge(Limit::UserMetadataPairs).into());
+    }
+    if bytes > USER_METADATA_BYTES_MAX {
+        return Err(MetaError::TooLarge(Limit::UserMetadataBytes).into());
+    }
     Ok((!pairs.is_empty()).then(|| pairs.into_iter().collect()))
 }
 
@@ -75,16 +84,18 @@ fn user_metadata(headers: &HeaderMap) -> Result<Option<Vec<(String, String)>>, A
 /// # Errors
 /// 400 `bad_header`.
 pub(crate) fn attribute_change(headers: &HeaderMap) -> Result<AttributeChange, ApiError> {
+    let content_type = |text: &str| is_content_type(text).then(|| text.to_owned());
     let nanoseconds = "nanoseconds since 1970-01-01T00:00:00Z, not before";
     Ok(AttributeChange {
         mode: parsed(headers, header::MODE, "permission bits in octal, like 644", octal_mode)?,
         mtime_ns: parsed(headers, header::MTIME_NS, nanoseconds, decimal)?,
         symlink_target: None,
+        content_type: parsed(headers, CONTENT_TYPE.as_str(), "a media type like text/plain", content_type)?,
         user_metadata: user_metadata(headers)?,
     })
 }
 
-/// The attributes of a new object or version.
+/// The attributes of a new file or version.
 ///
 /// # Errors
 /// 400 `bad_header`.
@@ -93,9 +104,18 @@ pub(crate) fn attributes(headers: &HeaderMap) -> Result<Attributes, ApiError> {
     Ok(Attributes {
         mode: change.mode,
         mtime_ns: change.mtime_ns,
+        content_type: change.content_type,
         user_metadata: change.user_metadata.unwrap_or_default(),
         owner: 0,
     })
+}
+
+/// The attributes of a new directory or symlink, which has no media type: that of the request is of its body.
+///
+/// # Errors
+/// 400 `bad_header`.
+pub(crate) fn attributes_without_type(headers: &HeaderMap) -> Result<Attributes, ApiError> {
+    Ok(Attributes { content_type: None, ..attributes(headers)? })
 }
 
 /// The place in the client's exactly-once window, if the request has one.
@@ -105,7 +125,7 @@ pub(crate) fn attributes(headers: &HeaderMap) -> Result<Attributes, ApiError> {
 ///
 /// # Errors
 /// 400 `bad_header`, also for one header without the other.
-pub(crate) fn session(headers: &HeaderMap) -> Result<Option<Session>, ApiError> {
+pub(crate) fn numbers(headers: &HeaderMap) -> Result<Option<Session>, ApiError> {
     let hexadecimal = |text: &str| {
         let digits = text.len() == CLIENT_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         digits.then(|| u64::from_str_radix(text, 16).ok())?
@@ -116,7 +136,7 @@ pub(crate) fn session(headers: &HeaderMap) -> Result<Option<Session>, ApiError> 
         (None, None) => Ok(None),
         (Some(client), Some(sequence)) => {
             let acked_below = sequence.saturating_sub(SESSION_RESULTS_MAX as u64 / 2);
-            Ok(Some(Session { client, sequence, acked_below }))
+            Ok(Some(Session::Numbered { client, sequence, acked_below }))
         }
         (Some(_), None) => Err(ApiError::bad_header(header::SEQUENCE, "it is missing, but x-dfs-client is there")),
         (None, Some(_)) => Err(ApiError::bad_header(header::CLIENT, "it is missing, but x-dfs-sequence is there")),
@@ -163,6 +183,9 @@ mod tests {
             &[("x-dfs-mtime-ns", "1"), ("x-dfs-mtime-ns", "1")],
             &[("x-meta-", "v")],
             &[("x-meta-a", "%ff")],
+            &[("content-type", "text")],
+            &[("content-type", "text/plain; \u{fc}")],
+            &[("content-type", "a/b"), ("content-type", "a/b")],
             &[("x-meta-a", "1"), ("x-meta-a", "2")],
         ] {
             let error = attributes(&map(headers)).unwrap_err();
@@ -173,12 +196,13 @@ mod tests {
 
     #[test]
     fn a_session_needs_both_of_its_headers() {
-        let of = |headers: &[(&'static str, &'static str)]| session(&map(headers));
+        let of = |headers: &[(&'static str, &'static str)]| numbers(&map(headers));
         let client = ("x-dfs-client", "00000000deadBEEF");
         assert_eq!(of(&[]).unwrap(), None);
-        let session = Session { client: 0xdead_beef, sequence: 100, acked_below: 68 };
+        let session = Session::Numbered { client: 0xdead_beef, sequence: 100, acked_below: 68 };
         assert_eq!(of(&[client, ("x-dfs-sequence", "100")]).unwrap(), Some(session));
-        assert_eq!(of(&[client, ("x-dfs-sequence", "5")]).unwrap().unwrap().acked_below, 0);
+        let first = Session::Numbered { client: 0xdead_beef, sequence: 5, acked_below: 0 };
+        assert_eq!(of(&[client, ("x-dfs-sequence", "5")]).unwrap(), Some(first));
         assert!(of(&[client]).is_err() && of(&[("x-dfs-sequence", "1")]).is_err());
         assert!(of(&[("x-dfs-client", "+000000000000001"), ("x-dfs-sequence", "1")]).is_err());
         assert!(of(&[("x-dfs-client", "1"), ("x-dfs-sequence", "1")]).is_err());

@@ -6,7 +6,9 @@ mod change;
 mod condition;
 mod date;
 mod error;
+mod events;
 mod headers;
+mod idempotency;
 mod object;
 mod query;
 mod range;
@@ -14,6 +16,7 @@ mod read;
 mod route;
 mod status;
 mod text;
+mod versions;
 mod write;
 
 use std::cell::Cell;
@@ -30,6 +33,8 @@ use proto::port::Disk;
 pub use auth::Token;
 pub use body::{BodyError, ResponseBody};
 use error::ApiError;
+use events::Watchers;
+use idempotency::KeysInUse;
 use query::Query;
 use route::{Resource, Route};
 
@@ -48,6 +53,8 @@ struct Inner<D: Disk> {
     cores: Cores<Peer>,
     drain: Drain,
     metrics: Rc<Metrics>,
+    keys_in_use: KeysInUse,
+    watchers: Watchers,
     /// Whether the failure of the metadata log was written to standard error.
     failure_reported: Cell<bool>,
 }
@@ -71,7 +78,9 @@ impl<D: Disk> App<D> {
     pub fn new(node: Node<D>, devices: usize, token: Token, cores: Cores<Peer>, peer: &Peer) -> App<D> {
         let metrics = Rc::new(Metrics::default());
         let drain = peer.drain().clone();
-        App(Rc::new(Inner { node, devices, token, cores, drain, metrics, failure_reported: Cell::new(false) }))
+        let (keys_in_use, watchers) = (KeysInUse::default(), Watchers::default());
+        let failure_reported = Cell::new(false);
+        App(Rc::new(Inner { node, devices, token, cores, drain, metrics, keys_in_use, watchers, failure_reported }))
     }
 
     pub(crate) fn drain(&self) -> &Drain {
@@ -124,6 +133,8 @@ impl<D: Disk> App<D> {
                 self.stats().await
             }
             Resource::Stats => Err(ApiError::method_not_allowed("GET, HEAD")),
+            Resource::Events if head.method == Method::GET => self.events(query, head).await,
+            Resource::Events => Err(ApiError::method_not_allowed("GET")),
             Resource::Files if head.method == Method::POST => {
                 query.finish()?;
                 self.post_file(head, body).await
@@ -141,7 +152,7 @@ impl<D: Disk> App<D> {
                 Method::GET | Method::HEAD => self.get(&Target::Path(path), query, head).await,
                 Method::PUT => self.put(path, query, head, body).await,
                 Method::PATCH => self.patch(&path, query, head).await,
-                Method::POST => self.rename(&path, query, head).await,
+                Method::POST => self.post(&path, query, head).await,
                 Method::DELETE => self.delete(&Target::Path(path), query, head).await,
                 _ => Err(ApiError::method_not_allowed("GET, HEAD, PUT, PATCH, POST, DELETE")),
             },
@@ -151,7 +162,7 @@ impl<D: Disk> App<D> {
 
 /// Takes the body off the answer to a `HEAD`, which keeps the length that a `GET` would have had.
 fn without_body(response: &mut Response<ResponseBody>) {
-    let bytes = response.body().len();
+    let bytes = response.body().len().expect("invariant: only a GET is answered with an open stream");
     let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if !bodiless {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(bytes));

@@ -1,9 +1,9 @@
 //! What a file, directory or symlink looks like from outside: as JSON, and as response headers.
 
 use hyper::HeaderMap;
-use hyper::header::{ACCEPT_RANGES, ETAG, HeaderName, HeaderValue, LAST_MODIFIED};
+use hyper::header::{ACCEPT_RANGES, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED};
 use node::FileInfo;
-use proto::api::{Entry, Kind, header};
+use proto::api::{DEFAULT_CONTENT_TYPE, Entry, Kind, header};
 
 use super::date::{http_date, rfc3339};
 use super::text::encode;
@@ -20,7 +20,8 @@ pub(crate) fn entry(info: &FileInfo) -> Entry {
         created_at: rfc3339(info.inode.committed_ns),
         modified_at: rfc3339(info.inode.mtime_ns),
         mode: info.inode.mode,
-        symlink_target: info.inode.symlink_target.clone(),
+        symlink_target: info.inode.symlink_target().map(str::to_owned),
+        content_type: info.inode.content_type().map(str::to_owned),
         metadata: info.inode.user_metadata.iter().cloned().collect(),
     }
 }
@@ -53,6 +54,7 @@ pub(crate) fn describe(info: &FileInfo, headers: &mut HeaderMap) {
     }
     if info.kind() == Kind::File {
         set(ACCEPT_RANGES, "bytes");
+        set(CONTENT_TYPE, info.inode.content_type().unwrap_or(DEFAULT_CONTENT_TYPE));
     }
     for (name, value) in &info.inode.user_metadata {
         // A name that no header can carry came by another way than REST; the JSON shape still shows it.
@@ -80,7 +82,7 @@ pub(crate) fn name_of_cursor(cursor: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meta::Inode;
+    use meta::{Detail, Inode};
     use proto::{ClusterId, FileId, InodeId, VersionNumber};
 
     fn info(kind: Kind) -> FileInfo {
@@ -97,7 +99,7 @@ mod tests {
             mtime_ns: 784_111_777_000_000_005,
             version: VersionNumber(3),
             size: 11,
-            symlink_target: None,
+            detail: Detail::ContentType("text/plain; charset=utf-8".to_owned()),
             user_metadata: vec![("colour".to_owned(), "grün\n".to_owned()), ("no header".to_owned(), "x".to_owned())],
         };
         FileInfo { id: FileId::new(ClusterId([1; 16]), InodeId(7)), inode, path: "/a".to_owned() }
@@ -121,6 +123,7 @@ mod tests {
         assert_eq!(entry.metadata["colour"], "grün\n");
         assert_eq!(headers["x-dfs-kind"], "file");
         assert_eq!(headers["accept-ranges"], "bytes");
+        assert_eq!(headers["content-type"], entry.content_type.unwrap().as_str());
     }
 
     #[test]

@@ -15,11 +15,12 @@ use super::error::ApiError;
 use super::object::{cursor, describe, entry, name_of_cursor};
 use super::query::Query;
 use super::range::{Selection, select};
+use super::versions::version;
 use super::{Answer, App, json};
 
 /// Bytes that are read and verified before the head of an answer is sent: short answers fail plainly or not at all.
 const CHECKED_FIRST_BYTES: usize = 256 << 10;
-/// What nobody told us more about.
+/// What a symlink's target is made of.
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// How a target is called in messages.
@@ -34,8 +35,14 @@ impl<D: Disk> App<D> {
     /// `GET` and `HEAD` of any object, by path or id.
     pub(crate) async fn get(&self, target: &Target, mut query: Query, head: &Parts) -> Answer {
         let stat = query.flag("stat")?;
-        let info =
-            self.0.node.stat(target.clone()).await.map_err(|error| ApiError::from(error).about(name_of(target)))?;
+        if query.flag("versions")? {
+            return self.versions(target, query).await;
+        }
+        let info = match version(&mut query, "version")? {
+            Some(version) => self.0.node.stat_version(target.clone(), version).await,
+            None => self.0.node.stat(target.clone()).await,
+        };
+        let info = info.map_err(|error| ApiError::from(error).about(name_of(target)))?;
         let response = match info.kind() {
             _ if stat => {
                 query.finish()?;
@@ -44,14 +51,14 @@ impl<D: Disk> App<D> {
             Kind::Directory => described(self.list(target, query).await?, &info),
             Kind::Symlink => {
                 query.finish()?;
-                let to = info.inode.symlink_target.clone().unwrap_or_default();
+                let to = info.inode.symlink_target().unwrap_or_default().to_owned();
                 let mut response = described(Response::new(ResponseBody::whole(to)), &info);
                 response.headers_mut().insert(CONTENT_TYPE, OCTETS);
                 response
             }
             Kind::File => {
                 query.finish()?;
-                self.download(target, head).await?
+                self.download(&info, head).await?
             }
         };
         Ok(response)
@@ -70,19 +77,22 @@ impl<D: Disk> App<D> {
         Ok(json(StatusCode::OK, &Listing { path: page.path, entries, next_cursor }))
     }
 
-    /// The bytes of a file, or a range of them.
-    async fn download(&self, target: &Target, head: &Parts) -> Answer {
-        let opened = self.0.node.open_file(target.clone()).await;
-        let mut reader = opened.map_err(|error| ApiError::from(error).about(name_of(target)))?;
+    /// The bytes of the version of a file that `info` describes, or a range of them.
+    async fn download(&self, info: &FileInfo, head: &Parts) -> Answer {
+        // By id and version: these bytes, or none.
+        let opened = self.0.node.open_version(Target::Id(info.id), info.version()).await;
+        let mut reader = opened.map_err(|error| ApiError::from(error).about(&info.path))?;
         let (etag, size) = (reader.info().etag(), reader.info().size());
-        if of_read(&head.headers, &etag)? == ReadCondition::NotModified {
+        if of_read(&head.headers, reader.info())? == ReadCondition::NotModified {
             let mut response = Response::new(ResponseBody::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response.headers_mut().insert(ETAG, HeaderValue::from_str(&etag).expect("invariant: tags are ASCII"));
             return Ok(response);
         }
-        // Only a GET has ranges.
-        let asked = head.headers.get(RANGE).filter(|_| head.method == Method::GET && range_holds(&head.headers, &etag));
+        // Only a GET has ranges, and one header of them.
+        let mut asked = head.headers.get_all(RANGE).iter();
+        let asked = asked.next().filter(|_| asked.next().is_none());
+        let asked = asked.filter(|_| head.method == Method::GET && range_holds(&head.headers, &etag));
         let (status, range) = match select(asked.map(HeaderValue::as_bytes), size) {
             Selection::Whole => (StatusCode::OK, 0..size),
             Selection::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
@@ -90,7 +100,6 @@ impl<D: Disk> App<D> {
         };
         let mut headers = HeaderMap::new();
         describe(reader.info(), &mut headers);
-        headers.insert(CONTENT_TYPE, OCTETS);
         if status == StatusCode::PARTIAL_CONTENT {
             let part = format!("bytes {}-{}/{size}", range.start, range.end - 1);
             headers.insert(CONTENT_RANGE, HeaderValue::from_str(&part).expect("invariant: numbers are ASCII"));

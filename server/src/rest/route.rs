@@ -13,6 +13,7 @@ pub(crate) enum Route<'a> {
     Ready,
     Metrics,
     Stats,
+    Events,
     /// All files.
     Files,
     /// One file, by id.
@@ -26,6 +27,7 @@ pub(crate) enum Route<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
     Stats,
+    Events,
     Files,
     File(FileId),
     Path(FsPath),
@@ -39,6 +41,7 @@ impl<'a> Route<'a> {
             "/readyz" => return Route::Ready,
             "/metrics" => return Route::Metrics,
             "/api/v1/stats" => return Route::Stats,
+            "/api/v1/events" => return Route::Events,
             "/api/v1/files" => return Route::Files,
             "/api/v1/fs" => return Route::Path("/"),
             _ => {}
@@ -59,6 +62,7 @@ impl<'a> Route<'a> {
             Route::Ready => "readyz",
             Route::Metrics => "metrics",
             Route::Stats => "stats",
+            Route::Events => "events",
             Route::Files => "files",
             Route::File(_) => "file",
             Route::Path(_) => "fs",
@@ -73,6 +77,7 @@ impl<'a> Route<'a> {
     pub(crate) fn resource(self) -> Result<Resource, ApiError> {
         match self {
             Route::Stats => Ok(Resource::Stats),
+            Route::Events => Ok(Resource::Events),
             Route::Files => Ok(Resource::Files),
             Route::File(id) => FileId::parse(id).map(Resource::File).ok_or_else(ApiError::bad_id),
             Route::Path(raw) => text::path(raw.as_bytes()).map(Resource::Path),
@@ -101,6 +106,7 @@ mod tests {
         assert_eq!(resource("/api/v1/fs//a/"), Ok(path("/a")));
         assert_eq!(resource("/api/v1/files"), Ok(Resource::Files));
         assert_eq!(resource("/api/v1/stats"), Ok(Resource::Stats));
+        assert_eq!(resource("/api/v1/events"), Ok(Resource::Events));
         let id = "11223344-5566-8303-9de2-04c8ccd0d4d8";
         let file = Resource::File(FileId::parse(id).unwrap());
         assert_eq!(resource(&format!("/api/v1/files/{id}")), Ok(file));

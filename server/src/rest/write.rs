@@ -6,6 +6,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
+use meta::MetaError;
 use node::{FileInfo, PutOptions, Target};
 use proto::api::{Kind, header};
 use proto::limits::SYMLINK_BYTES_MAX;
@@ -13,9 +14,9 @@ use proto::path::FsPath;
 use proto::port::Disk;
 
 use super::body::{ResponseBody, next_bytes, read_short};
-use super::condition::{self, Repeatable};
+use super::condition;
 use super::error::ApiError;
-use super::headers::{attributes, session, single};
+use super::headers::{attributes, attributes_without_type, single};
 use super::object::entry;
 use super::query::Query;
 use super::text;
@@ -73,18 +74,22 @@ impl<D: Disk> App<D> {
             let message = "a file is written in whole; an upload cannot be resumed in the middle";
             return Err(ApiError::bad_header("content-range", message));
         }
-        let session = session(&head.headers)?;
-        let repeatable = if session.is_some() { Repeatable::Yes } else { Repeatable::No };
-        let current = self.0.node.stat(Target::Path(path.clone())).await.ok();
-        if current.as_ref().is_some_and(|info| info.kind() == Kind::Directory) && repeatable == Repeatable::No {
-            return Err(meta::MetaError::IsADirectory.into());
+        let mut once = self.once(head)?;
+        let current = self.0.node.stat(Target::Path(path.clone())).await;
+        if !once.may_be_repeated() {
+            check_name(&current)?;
         }
-        let condition = condition::of_write(&head.headers, current.as_ref(), repeatable)?;
-        let options = PutOptions { attributes: attributes(&head.headers)?, condition, session };
+        let current = current.ok();
+        let condition = condition::of_put(&head.headers, current.as_ref(), &once)?;
+        let options = PutOptions { attributes: attributes(&head.headers)?, condition, session: None };
         let mut writer = self.0.node.create(path, options)?;
         while let Some(bytes) = next_bytes(body).await? {
             self.0.metrics.received(bytes.len());
+            once.saw(&bytes);
             writer.write(&bytes).await?;
+        }
+        if let Some(session) = once.session() {
+            writer.set_session(session);
         }
         let committed = writer.finish().await?;
         let outcome = if committed.created { Outcome::Created } else { Outcome::NewVersion };
@@ -93,21 +98,32 @@ impl<D: Disk> App<D> {
 
     async fn make_directory(&self, path: &FsPath, head: &Parts, body: &mut Incoming) -> Answer {
         condition::none(&head.headers)?;
-        let (attributes, session) = (attributes(&head.headers)?, session(&head.headers)?);
+        let (attributes, once) = (attributes_without_type(&head.headers)?, self.once(head)?);
         read_short(body, 0, "a directory").await?;
-        let made = self.0.node.make_directory(path.clone(), attributes, session).await;
+        let made = self.0.node.make_directory(path.clone(), attributes, once.session()).await;
         Ok(created(StatusCode::CREATED, &made.map_err(|error| ApiError::from(error).about(path))?))
     }
 
     async fn make_symlink(&self, path: &FsPath, head: &Parts, body: &mut Incoming) -> Answer {
         condition::none(&head.headers)?;
-        let (attributes, session) = (attributes(&head.headers)?, session(&head.headers)?);
+        let (attributes, mut once) = (attributes_without_type(&head.headers)?, self.once(head)?);
         let target = read_short(body, SYMLINK_BYTES_MAX, "the target of a symlink").await?;
+        once.saw(&target);
         let target = String::from_utf8(target).ok().filter(|target| !target.is_empty() && !target.contains('\0'));
         let bad = || ApiError::bad_body("the body is where the symlink points: UTF-8 without NUL, not empty");
         let target = target.ok_or_else(bad)?;
-        let made = self.0.node.make_symlink(path.clone(), target, attributes, session).await;
+        let made = self.0.node.make_symlink(path.clone(), target, attributes, once.session()).await;
         Ok(created(StatusCode::CREATED, &made.map_err(|error| ApiError::from(error).about(path))?))
+    }
+}
+
+/// Refuses a name that no file can take now; the commit would, but only when the whole body has been sent.
+fn check_name(current: &Result<FileInfo, MetaError>) -> Result<(), MetaError> {
+    match current.as_ref().map(FileInfo::kind) {
+        Ok(Kind::File) | Err(MetaError::NotFound) => Ok(()),
+        Ok(Kind::Directory) => Err(MetaError::IsADirectory),
+        Ok(Kind::Symlink) => Err(MetaError::AlreadyExists),
+        Err(error) => Err(error.clone()),
     }
 }
 

@@ -6,7 +6,7 @@
 #![allow(dead_code)]
 
 #[path = "../../../tools/tests/binary/mod.rs"]
-mod binary;
+pub(crate) mod binary;
 
 use std::collections::BTreeMap;
 use std::fs::File;
