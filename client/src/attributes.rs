@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proto::api::{Kind, header};
+use proto::api::{Kind, header, is_content_type};
 use ureq::http::HeaderMap;
 
 use crate::ClientError;
@@ -15,6 +15,8 @@ pub struct Attributes {
     pub mode: Option<u32>,
     /// Modification time in nanoseconds since the Unix epoch.
     pub mtime_ns: Option<u64>,
+    /// Media type of a file.
+    pub content_type: Option<String>,
     /// User metadata: lower-case names, any text as value.
     pub metadata: BTreeMap<String, String>,
 }
@@ -23,7 +25,7 @@ impl Attributes {
     /// The headers that carry these attributes.
     ///
     /// # Errors
-    /// [`ClientError::MetadataName`] if a name cannot be a header.
+    /// [`ClientError::MetadataName`] if a name cannot be a header, [`ClientError::ContentType`] if this is none.
     pub(crate) fn headers(&self) -> Result<Vec<(String, String)>, ClientError> {
         let mut headers = Vec::new();
         if let Some(mode) = self.mode {
@@ -31,6 +33,12 @@ impl Attributes {
         }
         if let Some(mtime_ns) = self.mtime_ns {
             headers.push((header::MTIME_NS.to_owned(), mtime_ns.to_string()));
+        }
+        if let Some(content_type) = &self.content_type {
+            if !is_content_type(content_type) {
+                return Err(ClientError::ContentType { content_type: content_type.clone() });
+            }
+            headers.push(("content-type".to_owned(), content_type.clone()));
         }
         for (name, value) in &self.metadata {
             let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
@@ -60,6 +68,8 @@ pub struct Head {
     pub mode: Option<u32>,
     /// Modification time in nanoseconds since the Unix epoch.
     pub mtime_ns: Option<u64>,
+    /// Media type.
+    pub content_type: Option<String>,
     /// User metadata.
     pub metadata: BTreeMap<String, String>,
 }
@@ -101,6 +111,7 @@ impl Head {
             etag: text("etag")?.map(str::to_owned),
             mode: mode.map_err(|_| format!("header {} is not octal", header::MODE))?,
             mtime_ns: mtime_ns.map_err(|_| format!("header {} is not a number", header::MTIME_NS))?,
+            content_type: text("content-type")?.map(str::to_owned),
             metadata,
         })
     }
@@ -124,12 +135,13 @@ mod tests {
         let attributes = Attributes {
             mode: Some(0o750),
             mtime_ns: Some(u64::MAX),
+            content_type: Some("text/plain".to_owned()),
             metadata: [("colour".to_owned(), "grün, 100 %\n".to_owned())].into(),
         };
         let mut headers = attributes.headers().unwrap();
         headers.push((header::KIND.to_owned(), "directory".to_owned()));
         let head = Head::read(&header_map(&headers), 0).unwrap();
-        assert_eq!(head.kind, Kind::Directory);
+        assert_eq!((head.kind, head.content_type.as_deref()), (Kind::Directory, Some("text/plain")));
         assert_eq!((head.mode, head.mtime_ns, head.metadata), (Some(0o750), Some(u64::MAX), attributes.metadata));
     }
 
@@ -152,5 +164,12 @@ mod tests {
             assert!(Head::read(&headers, 0).is_err(), "{name}: {value}");
         }
         assert!(Head::read(&HeaderMap::new(), 0).is_err());
+    }
+    #[test]
+    fn a_media_type_that_breaks_its_header_is_refused() {
+        for text in ["", "text", "a/b\r\nx: y"] {
+            let attributes = Attributes { content_type: Some(text.to_owned()), ..Attributes::default() };
+            assert!(matches!(attributes.headers(), Err(ClientError::ContentType { .. })), "{text:?}");
+        }
     }
 }

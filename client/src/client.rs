@@ -1,6 +1,9 @@
 //! One method per operation.
 
-use proto::api::{Entry, Kind, Stats, header};
+use std::time::Duration;
+
+use proto::api::{Entry, EventPage, Kind, Stats, VersionList, header};
+use proto::limits::EVENT_WAIT_SECONDS_MAX;
 use proto::path::FsPath;
 use ureq::http::Method;
 
@@ -32,6 +35,18 @@ pub enum Existing {
     Replace,
 }
 
+/// Which changes [`Client::events`] reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// A cursor of an earlier answer, `now` or `oldest`.
+    pub since: String,
+    /// Only changes of this object and of what is below it.
+    pub below: Option<FsPath>,
+    /// How long to wait for a change if there is none yet, in whole seconds; at most 60, and less than the client's
+    /// idle timeout.
+    pub wait: Duration,
+}
+
 impl Client {
     /// Prepares a client; nothing is sent yet.
     ///
@@ -58,7 +73,47 @@ impl Client {
     /// # Errors
     /// [`ClientError::WrongKind`] if it is a directory or symlink; see [`ClientError`].
     pub fn get(&self, path: &FsPath, range: Option<ByteRange>) -> Result<Download, ClientError> {
-        Download::open(self.clone(), path.clone(), range)
+        Download::open(self.clone(), path.clone(), None, range)
+    }
+
+    /// Opens a version of the file at `path`, the current one or an earlier one, or a part of it.
+    ///
+    /// # Errors
+    /// `no_such_version`, `not_a_file`; see [`ClientError`].
+    pub fn get_version(&self, path: &FsPath, version: u64, range: Option<ByteRange>) -> Result<Download, ClientError> {
+        Download::open(self.clone(), path.clone(), Some(version), range)
+    }
+
+    /// Lists versions of the file at `path`, newest first: a page of those below `after`, or of all.
+    ///
+    /// # Errors
+    /// `not_a_file`; see [`ClientError`].
+    pub fn versions(&self, path: &FsPath, after: Option<u64>) -> Result<VersionList, ClientError> {
+        let after = after.map_or(String::new(), |after| format!("&after={after}"));
+        let list = read(Method::GET, format!("{}?versions{after}", fs_target(path)));
+        self.transport.exchange_json(&list, None)
+    }
+
+    /// Makes a version of the file at `path` its next one, with the attributes that it had.
+    ///
+    /// # Errors
+    /// `no_such_version`, `not_a_file`; see [`ClientError`].
+    pub fn restore(&self, path: &FsPath, version: u64) -> Result<Entry, ClientError> {
+        let target = format!("{}?restore={version}", fs_target(path));
+        self.change(Method::POST, target, &Attributes::default(), None)
+    }
+
+    /// Reads the changes that come after `since`: a cursor of an earlier answer, `now` or `oldest`. Waits for one if
+    /// there is none yet.
+    ///
+    /// # Errors
+    /// `cursor_gone` if changes after the cursor are forgotten; see [`ClientError`].
+    pub fn events(&self, watch: &Watch) -> Result<EventPage, ClientError> {
+        let wait_s = watch.wait.as_secs().min(EVENT_WAIT_SECONDS_MAX as u64);
+        let prefix =
+            watch.below.as_ref().map_or(String::new(), |path| format!("&prefix={}", encode(&path.to_string())));
+        let target = format!("/api/v1/events?since={}&wait={wait_s}{prefix}", encode(&watch.since));
+        self.transport.exchange_json(&read(Method::GET, target), None)
     }
 
     /// Describes whatever has the name `path`; a symlink is described itself, not followed.

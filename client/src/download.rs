@@ -30,6 +30,8 @@ pub struct ByteRange {
 pub struct Download {
     client: Client,
     path: FsPath,
+    /// `None` for the version that is current when the download is opened.
+    version: Option<u64>,
     head: Head,
     /// The current answer; `None` when it was lost or is used up.
     body: Option<BodyReader<'static>>,
@@ -48,11 +50,17 @@ struct Opened {
 }
 
 impl Download {
-    pub(crate) fn open(client: Client, path: FsPath, range: Option<ByteRange>) -> Result<Download, ClientError> {
-        let opened = request(&client, &path, range)?;
+    pub(crate) fn open(
+        client: Client,
+        path: FsPath,
+        version: Option<u64>,
+        range: Option<ByteRange>,
+    ) -> Result<Download, ClientError> {
+        let opened = request(&client, &path, version, range)?;
         Ok(Download {
             client,
             path,
+            version,
             head: opened.head,
             body: Some(opened.body),
             next: opened.start,
@@ -82,7 +90,8 @@ impl Download {
         }
         let Some(etag) = &self.head.etag else { return Err(error) };
         pause(retry.backoff(self.attempts));
-        let opened = request(&self.client, &self.path, Some(ByteRange { start: self.next, end: Some(self.end) }))?;
+        let rest = ByteRange { start: self.next, end: Some(self.end) };
+        let opened = request(&self.client, &self.path, self.version, Some(rest))?;
         if opened.head.etag.as_ref() != Some(etag) {
             return Err(ClientError::Replaced { path: self.path.to_string() });
         }
@@ -137,9 +146,15 @@ impl Read for Download {
 }
 
 /// Asks for `range` of the file at `path` and checks that the answer holds just that.
-fn request(client: &Client, path: &FsPath, range: Option<ByteRange>) -> Result<Opened, ClientError> {
+fn request(
+    client: &Client,
+    path: &FsPath,
+    version: Option<u64>,
+    range: Option<ByteRange>,
+) -> Result<Opened, ClientError> {
     let transport = client.transport();
-    let mut call = read(Method::GET, fs_target(path));
+    let version = version.map_or(String::new(), |version| format!("?version={version}"));
+    let mut call = read(Method::GET, format!("{}{version}", fs_target(path)));
     if let Some(range) = range {
         let last = range.end.map_or(String::new(), |end| end.saturating_sub(1).to_string());
         call.headers.push(("range".to_owned(), format!("bytes={}-{last}", range.start)));

@@ -30,6 +30,12 @@ pub enum ClientError {
         /// As given.
         name: String,
     },
+    /// Correct the media type.
+    #[error("{content_type:?} is not a media type; write it like text/plain")]
+    ContentType {
+        /// As given.
+        content_type: String,
+    },
     /// Start the server, or name the right endpoint. Nothing was sent.
     #[error(
         "cannot reach dfsd at {endpoint}: {source}. Is it running? Start it with `dfsd serve --data DIR`, or name \
@@ -132,6 +138,7 @@ impl ClientError {
             ClientError::Endpoint { .. } => "invalid_endpoint",
             ClientError::Token => "invalid_token",
             ClientError::MetadataName { .. } => "invalid_metadata",
+            ClientError::ContentType { .. } => "invalid_content_type",
             ClientError::Unreachable { .. } => "unreachable",
             ClientError::Unauthorized { .. } => "unauthorized",
             ClientError::Api { detail, .. } => &detail.code,

@@ -28,7 +28,7 @@ mod upload;
 mod url;
 
 pub use attributes::{Attributes, Head};
-pub use client::{Client, Existing, Removal};
+pub use client::{Client, Existing, Removal, Watch};
 pub use download::{ByteRange, Download};
 pub use error::ClientError;
 pub use listing::{Child, Children};

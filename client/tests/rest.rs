@@ -84,6 +84,7 @@ fn attributes_and_metadata_travel_both_ways() {
     let attributes = Attributes {
         mode: Some(0o4751),
         mtime_ns: Some(1_700_000_000_123_456_789),
+        content_type: Some("text/plain".to_owned()),
         metadata: [("note".to_owned(), "naïve; 100 %".to_owned())].into(),
     };
     let mut empty = std::io::empty();
@@ -92,6 +93,7 @@ fn attributes_and_metadata_travel_both_ways() {
         assert_eq!((head.kind, head.mode, head.mtime_ns), (Kind::File, attributes.mode, attributes.mtime_ns));
         assert_eq!(head.metadata, attributes.metadata);
     }
+    assert_eq!(stub.requests("PUT")[0].headers["content-type"], "text/plain");
     let change = Attributes { mode: Some(0o600), ..Attributes::default() };
     let entry = client.set_attributes(&path("/f"), &change).unwrap();
     assert_eq!((entry.mode, entry.metadata), (0o600, attributes.metadata));

@@ -16,6 +16,7 @@ In two minutes:
   dfs ls -l /documents                         see it
   dfs get /documents/report.pdf copy.pdf       fetch it
   dfs put -r ./photos /photos                  store a whole tree: modes, times and symlinks included
+  dfs versions /documents/report.pdf           see what was overwritten; `dfs restore` brings it back
   dfs df                                       see what deduplication and compression saved
 
 Remote paths start at '/'. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 token not accepted,
@@ -92,6 +93,9 @@ pub(crate) enum RemoteCommand {
         /// User metadata of the file; may be repeated.
         #[arg(long = "meta", value_name = "NAME=VALUE", value_parser = parse_pair, conflicts_with = "recursive")]
         metadata: Vec<(String, String)>,
+        /// Media type of the file, such as text/plain.
+        #[arg(long = "type", value_name = "TYPE", conflicts_with = "recursive")]
+        content_type: Option<String>,
         #[command(flatten)]
         jobs: Jobs,
     },
@@ -102,7 +106,8 @@ pub(crate) enum RemoteCommand {
     /// appears under its final name only when it is whole. Set-user-id and set-group-id bits of files are not restored,
     /// because owners are not kept.
     #[command(after_help = "Examples:\n  dfs get /documents/report.pdf .\n  dfs get -r /photos ./photos\n  \
-                            dfs get /backups/shop.sql - | psql shop")]
+                            dfs get /backups/shop.sql - | psql shop\n  \
+                            dfs get --version 3 /documents/report.pdf old.pdf")]
     Get {
         /// What to fetch.
         remote: String,
@@ -111,6 +116,9 @@ pub(crate) enum RemoteCommand {
         /// Fetch a whole directory.
         #[arg(short, long)]
         recursive: bool,
+        /// Fetch this version of the file, as `dfs versions` numbers them.
+        #[arg(long, value_name = "N", conflicts_with = "recursive", value_parser = clap::value_parser!(u64).range(1..))]
+        version: Option<u64>,
         #[command(flatten)]
         jobs: Jobs,
     },
@@ -132,6 +140,44 @@ pub(crate) enum RemoteCommand {
     Stat {
         /// File, directory or symlink; symlinks are not followed.
         remote: String,
+    },
+    /// List the versions of a file, newest first.
+    ///
+    /// Every write keeps the version before it. Removing a file, or replacing it by a rename, removes them all.
+    #[command(after_help = "Examples:\n  dfs versions /documents/report.pdf\n  \
+                            dfs versions --json /documents/report.pdf | jq '.versions[].version'")]
+    Versions {
+        /// File.
+        remote: String,
+    },
+    /// Make an earlier version of a file the next one.
+    ///
+    /// It comes back with the mode, times and metadata that it had. The versions in between are kept.
+    #[command(after_help = "Example:\n  dfs restore /documents/report.pdf --version 3")]
+    Restore {
+        /// File.
+        remote: String,
+        /// The version to bring back, as `dfs versions` numbers them.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        version: u64,
+    },
+    /// Show what was changed, oldest first.
+    ///
+    /// Shows the changes that the server still remembers; with --since, those after a cursor; with --follow, those to
+    /// come as well, until it is interrupted. Each line: cursor, time (UTC), change, path. With --json, each line is one
+    /// JSON document.
+    #[command(after_help = "Examples:\n  dfs events\n  dfs events --follow --prefix /documents\n  \
+                            dfs events --follow --since now --json | jq .path")]
+    Events {
+        /// Start after this cursor, or at 'now' or 'oldest'.
+        #[arg(long, value_name = "CURSOR", default_value = "oldest")]
+        since: String,
+        /// Go on with the changes to come.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only changes of this path and of what is below it.
+        #[arg(long, value_name = "REMOTE")]
+        prefix: Option<String>,
     },
     /// Remove files and directories.
     #[command(after_help = "Examples:\n  dfs rm /documents/report.pdf\n  dfs rm -r /photos")]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use client::{Attributes, ClientError, Existing, Removal};
-use proto::api::{Entry, Kind, Stats};
+use proto::api::{DEFAULT_CONTENT_TYPE, Entry, Kind, Stats};
 use proto::path::FsPath;
 use serde_json::json;
 
@@ -11,6 +11,7 @@ use crate::arguments::RemoteCommand as Command;
 use crate::context::Context;
 use crate::download;
 use crate::failure::Failure;
+use crate::history;
 use crate::output::{human_bytes, printable};
 use crate::remote::Remote;
 use crate::upload;
@@ -21,14 +22,20 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Put { local, remote, recursive: true, jobs, .. } => {
             upload::put_tree(context, &local, Remote::parse(&remote)?, usize::from(jobs.jobs))
         }
-        Command::Put { local, remote, metadata, .. } => {
+        Command::Put { local, remote, metadata, content_type, .. } => {
             let metadata: BTreeMap<String, String> = metadata.into_iter().collect();
-            upload::put_file(context, &local, Remote::parse(&remote)?, metadata)
+            let attributes = Attributes { content_type, metadata, ..Attributes::default() };
+            upload::put_file(context, &local, Remote::parse(&remote)?, attributes)
         }
-        Command::Get { remote, local, recursive: true, jobs } => {
+        Command::Get { remote, local, recursive: true, jobs, .. } => {
             download::get_tree(context, &Remote::parse(&remote)?, &local, usize::from(jobs.jobs))
         }
-        Command::Get { remote, local, .. } => download::get_file(context, &Remote::parse(&remote)?.path, &local),
+        Command::Get { remote, local, version, .. } => {
+            download::get_file(context, &Remote::parse(&remote)?.path, version, &local)
+        }
+        Command::Versions { remote } => history::list_versions(context, &Remote::parse(&remote)?.path),
+        Command::Restore { remote, version } => history::restore(context, &Remote::parse(&remote)?.path, version),
+        Command::Events { since, follow, prefix } => history::show_events(context, since, follow, prefix.as_deref()),
         Command::Ls { remote, long } => list(context, &Remote::parse(&remote)?.path, long),
         Command::Stat { remote } => stat(context, &Remote::parse(&remote)?.path),
         Command::Rm { remote, recursive } => remove(context, &remote, recursive),
@@ -98,7 +105,7 @@ fn mode_text(kind: Kind, mode: u32) -> String {
 }
 
 /// A server's time without its fraction; anything unreadable as it is.
-fn seconds(text: &str) -> String {
+pub(crate) fn seconds(text: &str) -> String {
     client::time::parse_rfc3339_utc_ns(text).map_or(text.to_owned(), client::time::format_seconds_utc)
 }
 
@@ -124,6 +131,7 @@ fn stat(context: &Context, path: &FsPath) -> Result<(), Failure> {
         rows.push(("size", format!("{} ({} bytes)", human_bytes(entry.size), entry.size)));
         rows.push(("version", entry.version.to_string()));
         rows.push(("etag", entry.etag));
+        rows.push(("type", entry.content_type.unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_owned())));
     }
     rows.extend(entry.symlink_target.map(|target| ("target", target)));
     rows.extend(entry.metadata.into_iter().map(|(name, value)| ("metadata", format!("{name}={value}"))));

@@ -35,9 +35,13 @@ struct Fetched<'a> {
     etag: Option<String>,
 }
 
-/// Fetches one file, to standard output if `local` is `-`.
-pub(crate) fn get_file(context: &Context, remote: &FsPath, local: &Path) -> Result<(), Failure> {
-    let opened = context.client.get(remote, None).map_err(|error| explain_kind(remote, error))?;
+/// Fetches one file, or an earlier version of it, to standard output if `local` is `-`.
+pub(crate) fn get_file(context: &Context, remote: &FsPath, version: Option<u64>, local: &Path) -> Result<(), Failure> {
+    let opened = match version {
+        Some(version) => context.client.get_version(remote, version, None),
+        None => context.client.get(remote, None),
+    };
+    let opened = opened.map_err(|error| explain_kind(remote, error))?;
     let head = opened.head().clone();
     let bar = progress::bar(context.output, &remote.to_string(), Some(head.size));
     if local.as_os_str() == "-" {

@@ -78,6 +78,7 @@ impl Failure {
             | ClientError::Endpoint { .. }
             | ClientError::Token
             | ClientError::MetadataName { .. }
+            | ClientError::ContentType { .. }
             | ClientError::WrongKind { .. }
             | ClientError::Replaced { .. } => Failure::Client(source),
             ClientError::Api { ref detail, .. } if detail.message.contains(&path.to_string()) => {
@@ -159,9 +160,12 @@ impl Failure {
             // As of `dfs ls | head`: the reader has seen what it wanted.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             other => match other.client_error() {
-                Some(ClientError::Endpoint { .. } | ClientError::Token | ClientError::MetadataName { .. }) => {
-                    EXIT_USAGE
-                }
+                Some(
+                    ClientError::Endpoint { .. }
+                    | ClientError::Token
+                    | ClientError::MetadataName { .. }
+                    | ClientError::ContentType { .. },
+                ) => EXIT_USAGE,
                 Some(ClientError::Unauthorized { .. }) => EXIT_UNAUTHORIZED,
                 Some(ClientError::Unreachable { .. }) => EXIT_UNREACHABLE,
                 Some(ClientError::WrongKind { .. }) => EXIT_CONFLICT,

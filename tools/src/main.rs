@@ -1,8 +1,9 @@
 //! `dfs`: the command-line client.
 //!
 //! Read it in this order: `arguments` (what can be asked), `commands` (one file per group of commands), `upload` and
-//! `download` (one file at a time, then whole trees), `local` (the only place that touches the local file system by
-//! name), `failure` (what can go wrong, its exit code and its words), `offline` (the commands that need no server).
+//! `download` (one file at a time, then whole trees), `history` (versions and changes), `local` (the only place that
+//! touches the local file system by name), `failure` (what can go wrong, its exit code and its words), `offline` (the
+//! commands that need no server).
 //!
 //! Invariants
 //!
@@ -17,6 +18,7 @@ mod context;
 mod download;
 mod failure;
 mod fsck;
+mod history;
 mod inspect;
 mod local;
 mod offline;

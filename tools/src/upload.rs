@@ -1,6 +1,5 @@
 //! `put`: from the local file system to the store.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -20,17 +19,11 @@ use crate::remote::{Remote, join};
 use crate::report::Report;
 
 /// Stores one file, or standard input if `local` is `-`.
-pub(crate) fn put_file(
-    context: &Context,
-    local: &Path,
-    remote: Remote,
-    metadata: BTreeMap<String, String>,
-) -> Result<(), Failure> {
+pub(crate) fn put_file(context: &Context, local: &Path, remote: Remote, attributes: Attributes) -> Result<(), Failure> {
     let entry = if local.as_os_str() == "-" {
         let path = remote.place(&context.client, None)?;
         let bar = progress::bar(context.output, &path.to_string(), None);
         let mut reader = Counted::new(std::io::stdin().lock(), &bar);
-        let attributes = Attributes { metadata, ..Attributes::default() };
         let result = context.client.put(&path, Upload::stream(&mut reader, None), &attributes);
         bar.finish_and_clear();
         result.map_err(|error| Failure::remote(&path, error))?
@@ -39,7 +32,7 @@ pub(crate) fn put_file(
         let path = remote.place(&context.client, Some(&file_name(local)?))?;
         let size = file.metadata().map_err(|source| Failure::local("read", local, source))?.len();
         let bar = progress::bar(context.output, &path.to_string(), Some(size));
-        let result = send(&context.client, file, local, &path, metadata, &bar);
+        let result = send(&context.client, file, local, &path, attributes, &bar);
         bar.finish_and_clear();
         result?
     };
@@ -74,19 +67,19 @@ pub(crate) fn file_name(local: &Path) -> Result<String, Failure> {
     name.to_str().map(str::to_owned).ok_or_else(|| Failure::NotUtf8 { path: local.to_owned() })
 }
 
-/// Sends `file` as the content of `path`, with its mode and time.
+/// Sends `file` as the content of `path`, with its mode and time and the other `attributes`.
 fn send(
     client: &Client,
     file: File,
     shown: &Path,
     path: &FsPath,
-    metadata: BTreeMap<String, String>,
+    attributes: Attributes,
     bar: &ProgressBar,
 ) -> Result<Entry, Failure> {
     let read = |source| Failure::local("read", shown, source);
     let before = Snapshot::of(&file).map_err(read)?;
     let mut reader = Counted::new(file.try_clone().map_err(read)?, bar);
-    let attributes = Attributes { mode: Some(before.mode), mtime_ns: Some(before.mtime_ns), metadata };
+    let attributes = Attributes { mode: Some(before.mode), mtime_ns: Some(before.mtime_ns), ..attributes };
     let entry = match client.put(path, Upload::rewindable(&mut reader, before.size), &attributes) {
         Ok(entry) => entry,
         Err(ClientError::Source(source)) => return Err(read(source)),
@@ -219,7 +212,7 @@ impl TreeUpload<'_> {
         let shown: PathBuf = self.tree.shown(names);
         let file = self.tree.file(names).map_err(|source| Failure::local("open", &shown, source))?;
         let path = self.remote_path(names)?;
-        let entry = send(self.client, file, &shown, &path, BTreeMap::new(), &self.bar)?;
+        let entry = send(self.client, file, &shown, &path, Attributes::default(), &self.bar)?;
         self.report.count(|summary| {
             summary.files += 1;
             summary.bytes += entry.size;

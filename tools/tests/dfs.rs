@@ -272,6 +272,7 @@ fn honest_entry() -> Entry {
         modified_at: "1970-01-01T00:00:00Z".to_owned(),
         mode: 0o644,
         symlink_target: None,
+        content_type: None,
         metadata: BTreeMap::new(),
     }
 }

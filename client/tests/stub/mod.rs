@@ -309,6 +309,7 @@ fn entry_of(path: &str, object: &Object) -> Entry {
         created_at: modified_at.clone(),
         modified_at,
         mode: object.mode,
+        content_type: None,
         symlink_target: is_symlink.then(|| String::from_utf8(object.content.clone()).unwrap()),
         metadata: object.metadata.clone(),
     }

@@ -1,0 +1,115 @@
+//! What was: the versions of a file, and the changes of the namespace.
+
+use std::time::Duration;
+
+use client::Watch;
+use proto::api::{Entry, Event, EventKind};
+use proto::path::FsPath;
+use serde_json::json;
+
+use crate::commands::seconds;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{human_bytes, printable};
+use crate::remote::Remote;
+
+/// How long one request waits for a change; then another one does.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// Prints page by page, newest first.
+pub(crate) fn list_versions(context: &Context, path: &FsPath) -> Result<(), Failure> {
+    let output = context.output;
+    let page = |after| context.client.versions(path, after).map_err(|error| Failure::remote(path, error));
+    let mut list = page(None)?;
+    let mut separator = "";
+    if output.json {
+        output.raw(format!("{{\"path\":{},\"versions\":[", json!(list.path)).as_bytes())?;
+    }
+    loop {
+        for entry in &list.versions {
+            if output.json {
+                output.raw(format!("{separator}{}", json!(entry)).as_bytes())?;
+                separator = ",";
+            } else {
+                output.line(&version_line(entry))?;
+            }
+        }
+        match list.next_after {
+            Some(after) => list = page(Some(after))?,
+            None => break,
+        }
+    }
+    if output.json { output.line("]}") } else { Ok(()) }
+}
+
+/// Number, size, time of the commit, modification time.
+fn version_line(entry: &Entry) -> String {
+    let (committed, modified) = (seconds(&entry.created_at), seconds(&entry.modified_at));
+    format!("{:>6} {:>10}  committed {committed}  modified {modified}", entry.version, human_bytes(entry.size))
+}
+
+pub(crate) fn restore(context: &Context, path: &FsPath, version: u64) -> Result<(), Failure> {
+    let restored = context.client.restore(path, version);
+    let entry = restored.map_err(|error| {
+        Failure::remote(path, error).hinted_if("no_such_version", "`dfs versions` lists what there is")
+    })?;
+    context.output.result(&entry, || format!("restored version {version} of {path} as version {}", entry.version))
+}
+
+/// Prints changes as they come.
+pub(crate) fn show_events(context: &Context, since: String, follow: bool, prefix: Option<&str>) -> Result<(), Failure> {
+    let below = prefix.map(Remote::parse).transpose()?.map(|remote| remote.path);
+    let wait = if follow { WAIT } else { Duration::ZERO };
+    let mut watch = Watch { since, below, wait };
+    loop {
+        let page = context.client.events(&watch).map_err(|error| {
+            Failure::remote("/api/v1/events", error).hinted_if("cursor_gone", "start at --since oldest or --since now")
+        })?;
+        for event in &page.events {
+            let line = if context.output.json { json!(event).to_string() } else { event_line(event) };
+            context.output.line(&line)?;
+        }
+        // A page without what was asked for may still have moved on.
+        if !follow && page.events.is_empty() && page.cursor == watch.since {
+            return Ok(());
+        }
+        watch.since = page.cursor;
+    }
+}
+
+/// Cursor, time, change, path.
+fn event_line(event: &Event) -> String {
+    let name = match event.event {
+        EventKind::Create => "create",
+        EventKind::Commit => "commit",
+        EventKind::Rename => "rename",
+        EventKind::Delete => "delete",
+        EventKind::Attributes => "attributes",
+        EventKind::Restore => "restore",
+    };
+    let from = event.from.as_ref().map_or(String::new(), |from| format!("{from} -> "));
+    let line = format!("{:>8} {} {name:<10} {from}{}", event.cursor, seconds(&event.at), event.path);
+    printable(&line).replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::api::Kind;
+
+    #[test]
+    fn a_rename_shows_both_paths() {
+        let event = Event {
+            cursor: "12".to_owned(),
+            event: EventKind::Rename,
+            id: String::new(),
+            kind: Kind::File,
+            path: "/b\x1b".to_owned(),
+            from: Some("/a".to_owned()),
+            version: 1,
+            restored_version: None,
+            at: "2026-01-31T12:00:00.000000000Z".to_owned(),
+        };
+        assert_eq!(event_line(&event), "      12 2026-01-31 12:00:00Z rename     /a -> /b\\u{1b}");
+    }
+}
