@@ -111,3 +111,54 @@ pub const MAILBOX_CALLS_MAX: usize = 256;
 pub const MAILBOX_BATCH_CALLS_MAX: usize = 32;
 /// Cores of a node: each is dealt at least one virtual shard.
 pub const CORES_MAX: usize = VIRTUAL_SHARDS;
+
+// Clients. What is counted is counted by each core.
+
+/// Connections that are served; further ones are told to come back and closed.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Connections beyond [`CONNECTIONS_MAX`] that are told so at the same time; further ones are closed without a word.
+pub const CONNECTIONS_REFUSED_MAX: usize = 256;
+/// Requests that are served or wait; further ones are told to come back.
+pub const REQUESTS_INFLIGHT_MAX: u64 = 1024;
+/// Uploads that are served. Each takes up to [`REQUEST_BYTES_MAX`], 512 MiB in all.
+pub const UPLOADS_INFLIGHT_MAX: usize = 64;
+/// Downloads and listings that are served.
+pub const DOWNLOADS_INFLIGHT_MAX: usize = 128;
+/// Uploads, and as many downloads, that wait to be served; further ones are told to come back.
+pub const ADMISSION_WAITING_MAX: usize = 256;
+/// How long one of them waits before it is told to come back.
+pub const ADMISSION_WAIT_SECONDS_MAX: u64 = 5;
+/// Bytes of the target of a request: two paths of [`PATH_BYTES_MAX`], every byte of them percent-encoded, and the rest.
+pub const URI_BYTES_MAX: usize = 32 << 10;
+/// Bytes of all headers of a request: percent-encoded user metadata, a path, and the rest.
+pub const HEADERS_BYTES_MAX: usize = 64 << 10;
+/// Headers of a request: all that user metadata may have, and as many again.
+pub const HEADERS_MAX: usize = 2 * USER_METADATA_PAIRS_MAX;
+/// Requests of one HTTP/2 connection that are served at the same time.
+pub const STREAMS_MAX: u32 = 64;
+/// Streams that an HTTP/2 client may have reset before they were served; with more the connection ends.
+pub const STREAMS_RESET_EARLY_MAX: usize = 64;
+/// Streams that the server may have reset because of a client's mistakes; with more the connection ends.
+pub const STREAMS_RESET_FOR_ERRORS_MAX: usize = 256;
+/// Body bytes that one HTTP/2 request may have in memory before its handler takes them.
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The same for all requests of an HTTP/2 connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Response bytes that one HTTP/2 stream may have in memory.
+pub const STREAM_SEND_BYTES_MAX: usize = 512 << 10;
+/// How long the head of a request may take, from its first byte to its last.
+pub const HEAD_SECONDS_MAX: u64 = 10;
+/// How long a connection without a request stays open.
+pub const IDLE_SECONDS_MAX: u64 = 60;
+/// How long a client is waited for, to send or to take bytes of a body, until it must have moved [`PACE_BYTES_MIN`].
+pub const PACE_SECONDS: u64 = 60;
+/// Bytes of a body that a client must move in each [`PACE_SECONDS`] of waiting for it.
+pub const PACE_BYTES_MIN: u64 = 16 << 10;
+/// How long a connection that the server ends still takes bytes, so that a client that is sending reads its answer.
+pub const LINGER_SECONDS_MAX: u64 = 2;
+/// Bytes that it takes meanwhile.
+pub const LINGER_BYTES_MAX: usize = 16 << 20;
+/// An HTTP/2 client that is silent for so long is asked whether it is there.
+pub const PING_SECONDS: u64 = 60;
+/// How long it may take to answer.
+pub const PING_ANSWER_SECONDS_MAX: u64 = 20;
