@@ -65,6 +65,17 @@ pub enum ChangeError {
     /// after the restart that is now needed.
     #[error(transparent)]
     Log(#[from] ProposeError),
+    /// The disk of the metadata is nearly full: nothing was changed. What gives space back, or takes none, still works.
+    #[error(
+        "the disk of the metadata has {free_bytes} bytes left, and {need_bytes} are kept for removing and changing \
+             files; remove files, or free space on the disk"
+    )]
+    NoSpace {
+        /// Bytes that are free.
+        free_bytes: u64,
+        /// Bytes that must be.
+        need_bytes: u64,
+    },
     /// The root directory has no name to change.
     #[error("the root directory cannot be replaced, moved or removed")]
     Root,

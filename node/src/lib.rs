@@ -10,6 +10,7 @@
 //! * [`namespace`]: stat, list, make, move, remove, commit; [`versions`] of files; `calls`: the same from any core.
 //! * [`events`]: every change of the namespace, for who watches.
 //! * [`fsck`], [`inspect`] and [`offline`]: looking at what lies on the devices while nobody serves them.
+//! * [`room`]: what still works when a disk fills up.
 //!
 //! A node has one [`Node`] on each of its cores. Each cuts, stores and reads on its own queues; chunks are found through
 //! the cores that own them (see [`shard::store`]), and names on the one core that has the [`Namespace`].
@@ -33,6 +34,7 @@ pub mod namespace;
 pub mod offline;
 pub mod open;
 pub mod read;
+pub mod room;
 pub mod versions;
 pub mod write;
 
@@ -205,6 +207,10 @@ impl<D: Disk> SegmentLog for MetaLog<D> {
 
     async fn settled(&self) {
         self.0.ask(NAMESPACE_CORE, |names: &Namespace<D>| names.segment_settled()).await;
+    }
+
+    async fn reserve_bytes(&self) -> u64 {
+        self.0.ask(NAMESPACE_CORE, |names: &Namespace<D>| room::data_reserve_bytes(&names.meta)).await
     }
 
     async fn sealed(&self, segment: proto::SegmentId, footer_offsets: Vec<u64>) -> Result<(), String> {

@@ -20,6 +20,7 @@ use crate::GROUP;
 use crate::barrier::Barrier;
 use crate::error::ChangeError;
 use crate::info::FileInfo;
+use crate::room;
 use crate::write::{Committed, PutOptions};
 
 /// Entries that one step of a recursive removal takes.
@@ -77,6 +78,8 @@ pub struct AttributeChange {
 /// The names of a node, on the core that has its metadata.
 pub struct Namespace<D: Disk> {
     pub(crate) meta: Solo<D>,
+    /// Where the metadata lies.
+    pub(crate) disk: D,
     pub(crate) cluster: ClusterId,
     /// Where the cores wait for each other while they start.
     pub(crate) barrier: Barrier,
@@ -85,8 +88,8 @@ pub struct Namespace<D: Disk> {
 }
 
 impl<D: Disk> Namespace<D> {
-    pub(crate) fn new(meta: Solo<D>, cluster: ClusterId) -> Namespace<D> {
-        Namespace { meta, cluster, barrier: Barrier::default(), settled: RefCell::default() }
+    pub(crate) fn new(meta: Solo<D>, disk: D, cluster: ClusterId) -> Namespace<D> {
+        Namespace { meta, disk, cluster, barrier: Barrier::default(), settled: RefCell::default() }
     }
 
     /// A segment takes no more appends.
@@ -443,6 +446,7 @@ impl<D: Disk> Namespace<D> {
 
     /// Proposes a change and returns what came of it once it is durable.
     pub(crate) async fn propose(&self, command: Command) -> Result<Response, ChangeError> {
+        room::check(&self.disk, &self.meta, &command).await?;
         match self.meta.propose(GROUP, command).await? {
             Response::Failed(refused) => Err(ChangeError::Refused(refused)),
             done => Ok(done),

@@ -301,7 +301,7 @@ pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>,
         checkpoint: meta.view(|view| view.index_checkpoint()).map(Arc::new),
         reserving_bytes: Arc::default(),
     };
-    Ok((Namespace::new(meta, cluster), plan, report))
+    Ok((Namespace::new(meta, disk.clone(), cluster), plan, report))
 }
 
 /// Reads all superblocks, formats blank devices, and raises the incarnation on every device.

@@ -10,9 +10,11 @@ use proto::{DeviceId, Location, SegmentId};
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SegmentError {
     /// Free space or add a disk; nothing was written.
-    #[error("no disk has {need_bytes} free bytes for a new segment; delete files or add a disk")]
+    #[error(
+        "no disk has {need_bytes} free bytes, for a new segment and what is kept for metadata; free space on the disk"
+    )]
     NoSpace {
-        /// Bytes of one segment piece.
+        /// Bytes of one segment piece and of the reserve.
         need_bytes: u64,
     },
     /// The device failed; other devices still serve. Check the disk.

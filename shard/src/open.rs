@@ -153,9 +153,14 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     }
 
     /// Opens a segment on those of `candidates` that have most space.
-    async fn open_segment_on(&self, candidates: &[Member<D>]) -> Result<OpenSegment<D>, SegmentError> {
+    /// Others were about to reserve `ahead_bytes` before this call; they may or may not be in the free bytes yet.
+    async fn open_segment_on(
+        &self,
+        candidates: &[Member<D>],
+        ahead_bytes: u64,
+    ) -> Result<OpenSegment<D>, SegmentError> {
         let options = &self.options;
-        let need_bytes = options.piece_bytes;
+        let need_bytes = ahead_bytes + options.piece_bytes + options.log.reserve_bytes().await;
         let mut free = Vec::with_capacity(candidates.len());
         for (place, member) in candidates.iter().enumerate() {
             let space = member.disk.space().await;
@@ -165,9 +170,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         }
         free.sort_unstable();
         free.truncate(options.geometry.columns());
-        // What other cores are about to reserve may or may not be in the free bytes yet.
-        let reserving = options.reserving_bytes.load(Ordering::SeqCst);
-        if free.iter().any(|(free, _)| free.0 < reserving + METADATA_RESERVE_BYTES) {
+        if free.iter().any(|(free, _)| free.0 < need_bytes) {
             return Err(SegmentError::NoSpace { need_bytes });
         }
         let members: Vec<Member<D>> = free.iter().map(|(_, place)| candidates[*place].clone()).collect();
@@ -187,10 +190,10 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     }
 
     /// Opens a segment on the devices that still serve, as long as they are enough.
-    async fn open_segment_somewhere(&self) -> Result<OpenSegment<D>, SegmentError> {
+    async fn open_segment_somewhere(&self, ahead_bytes: u64) -> Result<OpenSegment<D>, SegmentError> {
         let mut candidates: Vec<Member<D>> = self.options.members.clone();
         loop {
-            let error = match self.open_segment_on(&candidates).await {
+            let error = match self.open_segment_on(&candidates, ahead_bytes).await {
                 Ok(open) => {
                     self.home.borrow_mut().insert(open.home.segment.id, open.home.clone());
                     return Ok(open);
@@ -213,8 +216,9 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
 
     async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError> {
         let need_bytes = self.options.piece_bytes;
-        self.options.reserving_bytes.fetch_add(need_bytes, Ordering::SeqCst);
-        let opened = self.open_segment_somewhere().await;
+        // Whoever comes later counts those before him: of several that want the last room, the first gets it.
+        let ahead_bytes = self.options.reserving_bytes.fetch_add(need_bytes, Ordering::SeqCst);
+        let opened = self.open_segment_somewhere(ahead_bytes).await;
         self.options.reserving_bytes.fetch_sub(need_bytes, Ordering::SeqCst);
         opened
     }

@@ -20,6 +20,7 @@ use proto::{ClusterId, DeviceId, Geometry, RowNumber, SegmentId, SegmentTag};
 use zerocopy::IntoBytes;
 
 use crate::error::{SegmentError, StoreError};
+use crate::open::METADATA_RESERVE_BYTES;
 use crate::row::{CompressedBlock, RowPlace, RowTarget, SealedRow, piece_bytes, seal_row};
 use crate::rows::Rows;
 
@@ -52,6 +53,10 @@ pub trait SegmentLog: 'static {
     async fn settled(&self);
     /// Records a sealed segment durably, with the offset of each column's footer (none if it has no footer).
     async fn sealed(&self, segment: SegmentId, footer_offsets: Vec<u64>) -> Result<(), String>;
+    /// Bytes that new segments leave free on each device, so that metadata and removals still work when it is full.
+    async fn reserve_bytes(&self) -> u64 {
+        METADATA_RESERVE_BYTES
+    }
 }
 
 /// What reading a segment takes: immutable, so that the cores of a node share it.

@@ -90,6 +90,7 @@ fn refused(error: ChangeError) -> Outcome {
         ChangeError::Log(error @ (ProposeError::Busy | ProposeError::StorageFull)) => {
             Outcome::TurnedDown(error.to_string())
         }
+        error @ ChangeError::NoSpace { .. } => Outcome::TurnedDown(error.to_string()),
         ChangeError::Log(error @ (ProposeError::Poisoned { .. } | ProposeError::Closed)) => {
             Outcome::Open(error.to_string())
         }
