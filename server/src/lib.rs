@@ -4,7 +4,8 @@
 //!
 //! * [`App`] (`rest`): a request → its route → its handler → a response. One small file per group of calls.
 //! * `rest::error`: what each refusal looks like from outside, as one table.
-//! * [`connection`]: hyper on the core's executor; [`drain`]: how a core stops.
+//! * [`connection`]: hyper on the core's executor, and `activity`, `pace`, `wire`: clients that keep it waiting.
+//! * `admission`: who is served when there is too much to do; [`drain`]: how a core stops.
 //! * [`Peer`]: what the cores of one server ask of each other; `metrics`: what is counted.
 //!
 //! Everything here is generic over [`proto::port::Disk`] and reaches time and tasks through [`proto::port`]. The binary
@@ -13,14 +14,22 @@
 //! Invariants:
 //!
 //! * A body is never held in whole: uploads are handed on frame by frame, downloads are read as they are sent.
+//! * Whatever clients do, memory is bounded: connections, requests, uploads and downloads have maxima, and who keeps the
+//!   server waiting is sent away.
 //! * A success is answered only after the node said that the change is durable.
 //! * A body that cannot be sent to its end breaks the connection: a short answer never looks complete.
 
+mod activity;
+mod admission;
 pub mod connection;
 pub mod drain;
 mod metrics;
+mod pace;
 mod peer;
 mod rest;
+#[cfg(test)]
+mod testing;
+mod wire;
 
 pub use peer::Peer;
 pub use rest::{App, BodyError, ResponseBody, Token};

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use proto::port::runtime;
 
+use crate::activity::Ending;
+
 /// Upper bounds of the histogram's buckets, in seconds: from a cached lookup to a large upload.
 const BUCKETS_SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
 
@@ -36,6 +38,8 @@ pub(crate) struct Metrics {
     sent_bytes: Cell<u64>,
     requests_inflight: Cell<u64>,
     damaged_reads: Cell<u64>,
+    endings: RefCell<BTreeMap<Ending, u64>>,
+    connections_refused: Cell<u64>,
 }
 
 fn add(cell: &Cell<u64>, more: u64) {
@@ -51,6 +55,16 @@ impl Metrics {
     /// Counts a read that found damage.
     pub(crate) fn damaged_read(&self) {
         add(&self.damaged_reads, 1);
+    }
+
+    /// Counts a connection that the server ended.
+    pub(crate) fn ended(&self, ending: Ending) {
+        *self.endings.borrow_mut().entry(ending).or_default() += 1;
+    }
+
+    /// Counts a connection that was one too many.
+    pub(crate) fn connection_refused(&self) {
+        add(&self.connections_refused, 1);
     }
 
     /// Requests whose response is not sent in whole yet.
@@ -101,6 +115,18 @@ impl Metrics {
         page.counter("dfs_bytes_sent_total", "Bytes of response bodies.", self.sent_bytes.get());
         page.counter("dfs_damaged_reads_total", "Reads that found bytes that do not verify.", self.damaged_reads.get());
         page.gauge("dfs_requests_in_flight", "Requests being served.", self.requests_inflight.get());
+        page.family("dfs_connections_ended_total", "counter", "Connections that the server ended, by reason.");
+        for (ending, reason) in
+            [(Ending::Idle, "idle"), (Ending::SlowHead, "slow_head"), (Ending::SlowReader, "slow_reader")]
+        {
+            let count = self.endings.borrow().get(&ending).copied().unwrap_or_default();
+            page.sample("dfs_connections_ended_total", &format!("reason=\"{reason}\""), count);
+        }
+        page.counter(
+            "dfs_connections_refused_total",
+            "Connections beyond the maximum, which were told to come back.",
+            self.connections_refused.get(),
+        );
     }
 }
 

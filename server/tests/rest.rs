@@ -263,7 +263,7 @@ fn directories_are_made_moved_and_removed() {
     assert_eq!((made["kind"].as_str(), made["mode"].as_u64()), (Some("directory"), Some(0o755)));
     put("/api/v1/fs/a/b?type=directory").refused(409, "already_exists");
     put("/api/v1/fs/a/b").refused(409, "is_a_directory");
-    put("/api/v1/fs/?type=directory").refused(409, "root");
+    put("/api/v1/fs/?type=directory").refused(403, "root");
     put("/api/v1/fs/a?type=socket").refused(400, "bad_query");
     dfsd.send("PUT", "/api/v1/fs/x?type=directory", &[], b"body").refused(413, "too_large");
     dfsd.put("/api/v1/fs/a/f", b"file");
@@ -291,7 +291,7 @@ fn directories_are_made_moved_and_removed() {
     delete("/api/v1/fs/a?recursive=true").expect(204);
     dfsd.get("/api/v1/fs/a").refused(404, "not_found");
     delete("/api/v1/fs/new").expect(204);
-    delete("/api/v1/fs/?recursive=true").refused(409, "root");
+    delete("/api/v1/fs/?recursive=true").refused(403, "root");
     dfsd.get("/api/v1/fs/taken").expect(200);
 }
 

@@ -8,19 +8,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::LocalBoxStream;
 use http_body_util::BodyExt;
+use hyper::Version;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use proto::limits::PACE_BYTES_MIN;
 use proto::port::runtime;
 
 use super::error::ApiError;
+use crate::activity::Serving;
+use crate::admission::Slot;
 use crate::metrics::Observation;
+use crate::pace::Pace;
 
-/// A request body that delivers nothing for so long is given up.
-const BODY_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of a refused upload that are read and dropped, so that a client that is still sending sees the refusal
 /// instead of a broken connection.
 const REFUSED_BYTES_MAX: u64 = 1 << 20;
 /// How long a refused upload may keep silent.
 const REFUSED_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// How long all of that may take.
+const REFUSED_DURATION_MAX: Duration = Duration::from_secs(5);
+/// Bytes that are handed to an HTTP/2 stream at once: one frame, and the least that a client must take in time. What is
+/// handed over stays in memory until the client opens its window. (HTTP/1 has only the socket, which is watched itself.)
+const HTTP2_FRAME_BYTES: usize = PACE_BYTES_MIN as usize;
 
 /// The bytes of a file, in order.
 pub(crate) type FileStream = LocalBoxStream<'static, Result<Bytes, BodyError>>;
@@ -43,65 +51,78 @@ enum Content {
     },
 }
 
+/// What a request holds until its response is gone.
+pub(crate) struct Held {
+    pub(crate) observation: Observation,
+    pub(crate) serving: Serving,
+    /// Its right to be served, if it needed one; only ever dropped.
+    #[expect(dead_code, reason = "it is held, not used")]
+    pub(crate) slot: Option<Slot>,
+    pub(crate) version: Version,
+}
+
 /// The body of a response.
 pub struct ResponseBody {
     content: Content,
-    observation: Option<Observation>,
+    /// What the content delivered and is not handed over yet.
+    next: Bytes,
+    /// Bytes handed to an HTTP/2 stream last.
+    handed_over: usize,
+    held: Option<Held>,
 }
 
 impl ResponseBody {
+    fn new(content: Content) -> ResponseBody {
+        ResponseBody { content, next: Bytes::new(), handed_over: 0, held: None }
+    }
+
     /// No bytes.
     pub(crate) fn empty() -> ResponseBody {
-        ResponseBody { content: Content::Empty, observation: None }
+        ResponseBody::new(Content::Empty)
     }
 
     /// These bytes.
     pub(crate) fn whole(bytes: impl Into<Bytes>) -> ResponseBody {
-        ResponseBody { content: Content::Whole(bytes.into()), observation: None }
+        ResponseBody::new(Content::Whole(bytes.into()))
     }
 
     /// The `bytes` bytes that `stream` delivers.
     pub(crate) fn file(stream: FileStream, bytes: u64) -> ResponseBody {
-        ResponseBody { content: Content::File { stream, left: bytes }, observation: None }
+        ResponseBody::new(Content::File { stream, left: bytes })
     }
 
     /// What `stream` delivers, however much that is.
     pub(crate) fn open(stream: FileStream) -> ResponseBody {
-        ResponseBody { content: Content::Open(stream), observation: None }
+        ResponseBody::new(Content::Open(stream))
     }
 
-    /// Has the request measured until this body is gone.
-    pub(crate) fn observed(mut self, observation: Observation) -> ResponseBody {
-        self.observation = Some(observation);
+    /// Has what the request holds given back when this body is gone.
+    pub(crate) fn holding(mut self, held: Held) -> ResponseBody {
+        self.held = Some(held);
         self
     }
 
     /// Bytes that are still to be sent; `None` if nobody knows.
     pub(crate) fn len(&self) -> Option<u64> {
-        match &self.content {
-            Content::Empty => Some(0),
-            Content::Whole(bytes) => Some(bytes.len() as u64),
-            Content::Open(_) => None,
-            Content::File { left, .. } => Some(*left),
-        }
+        let left = match &self.content {
+            Content::Empty => 0,
+            Content::Whole(bytes) => bytes.len() as u64,
+            Content::Open(_) => return None,
+            Content::File { left, .. } => *left,
+        };
+        Some(left + self.next.len() as u64)
     }
-}
 
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let next = match &mut this.content {
-            Content::Empty => None,
+    /// The next bytes, as they come; `None` at the end.
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let next = match &mut self.content {
+            Content::Empty | Content::File { left: 0, .. } => None,
             Content::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
-                this.content = Content::Empty;
+                self.content = Content::Empty;
                 (!bytes.is_empty()).then_some(Ok(bytes))
             }
             Content::Open(stream) => ready!(stream.as_mut().poll_next(cx)),
-            Content::File { left: 0, .. } => None,
             Content::File { stream, left } => match ready!(stream.as_mut().poll_next(cx)) {
                 Some(Ok(bytes)) => {
                     let rest = left.checked_sub(bytes.len() as u64);
@@ -112,13 +133,42 @@ impl Body for ResponseBody {
                 None => Some(Err(BodyError(format!("the file ended {left} bytes early")))),
             },
         };
-        if let (Some(Ok(bytes)), Some(observation)) = (&next, &this.observation) {
-            observation.sent(bytes.len());
-        }
         if let Some(Err(_)) = next {
-            this.content = Content::Empty;
+            self.content = Content::Empty;
         }
-        Poll::Ready(next.map(|next| next.map(Frame::data)))
+        Poll::Ready(next)
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        // Being asked for more means that what went before was taken.
+        let taken = std::mem::take(&mut this.handed_over);
+        if let Some(held) = this.held.as_ref().filter(|_| taken > 0) {
+            held.serving.taken(taken);
+        }
+        if this.next.is_empty() {
+            this.next = match ready!(this.poll_content(cx)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Ok(bytes)) => bytes,
+            };
+        }
+        let is_http2 = this.held.as_ref().is_some_and(|held| held.version == Version::HTTP_2);
+        let most = if is_http2 { HTTP2_FRAME_BYTES } else { usize::MAX };
+        let bytes = this.next.split_to(this.next.len().min(most));
+        if let Some(held) = &this.held {
+            held.observation.sent(bytes.len());
+            if is_http2 {
+                this.handed_over = bytes.len();
+                held.serving.handed_over();
+            }
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -127,6 +177,18 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         self.len().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// The body of a request, and how fast its client sends it.
+pub(crate) struct RequestBody {
+    incoming: Incoming,
+    pace: Pace,
+}
+
+impl RequestBody {
+    pub(crate) fn new(incoming: Incoming) -> RequestBody {
+        RequestBody { incoming, pace: Pace::default() }
     }
 }
 
@@ -147,19 +209,22 @@ async fn within<T>(longest: Duration, future: impl Future<Output = T>) -> Option
 /// Returns the next bytes of a request body; `None` at its end.
 ///
 /// # Errors
-/// 400 `incomplete_body` if the client broke off, 408 `timeout` if it fell silent.
-pub(crate) async fn next_bytes(body: &mut Incoming) -> Result<Option<Bytes>, ApiError> {
+/// 400 `incomplete_body` if the client broke off, 408 `timeout` if it sends next to nothing.
+pub(crate) async fn next_bytes(body: &mut RequestBody) -> Result<Option<Bytes>, ApiError> {
     loop {
-        match within(BODY_SILENCE_MAX, body.frame()).await {
-            None => return Err(ApiError::timeout(BODY_SILENCE_MAX)),
-            Some(None) => return Ok(None),
-            Some(Some(Err(error))) => return Err(ApiError::incomplete_body(&error)),
-            // Trailers carry nothing that we know.
-            Some(Some(Ok(frame))) => {
-                if let Ok(bytes) = frame.into_data() {
-                    return Ok(Some(bytes));
-                }
-            }
+        let start = runtime::monotonic();
+        body.pace.wait(start);
+        let patience = body.pace.deadline().expect("invariant: it is waited for").saturating_sub(start);
+        let frame = within(patience, body.incoming.frame()).await.ok_or_else(ApiError::slow_body)?;
+        // Trailers carry nothing that we know.
+        let bytes = match frame {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(ApiError::incomplete_body(&error)),
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        };
+        body.pace.moved(runtime::monotonic(), bytes.len());
+        if !bytes.is_empty() {
+            return Ok(Some(bytes));
         }
     }
 }
@@ -168,10 +233,10 @@ pub(crate) async fn next_bytes(body: &mut Incoming) -> Result<Option<Bytes>, Api
 ///
 /// # Errors
 /// 413 `too_large` beyond `bytes_max`, and those of [`next_bytes`].
-pub(crate) async fn read_short(body: &mut Incoming, bytes_max: usize, what: &str) -> Result<Vec<u8>, ApiError> {
+pub(crate) async fn read_short(body: &mut RequestBody, bytes_max: usize, what: &str) -> Result<Vec<u8>, ApiError> {
     let too_large = || ApiError::too_large(format!("{what} takes at most {bytes_max} bytes"));
     // What is announced to be too long is refused before it is sent.
-    if body.size_hint().lower() > bytes_max as u64 {
+    if body.incoming.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
     let mut whole = Vec::new();
@@ -185,15 +250,18 @@ pub(crate) async fn read_short(body: &mut Incoming, bytes_max: usize, what: &str
 }
 
 /// Reads and drops the rest of a refused body, within bounds.
-pub(crate) async fn discard(body: &mut Incoming) {
-    let mut left = REFUSED_BYTES_MAX;
-    while let Some(Some(Ok(frame))) = within(REFUSED_SILENCE_MAX, body.frame()).await {
-        let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-        match left.checked_sub(bytes) {
-            Some(rest) => left = rest,
-            None => return,
+pub(crate) async fn discard(body: &mut RequestBody) {
+    let discarding = async {
+        let mut left = REFUSED_BYTES_MAX;
+        while let Some(Some(Ok(frame))) = within(REFUSED_SILENCE_MAX, body.incoming.frame()).await {
+            let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => return,
+            }
         }
-    }
+    };
+    within(REFUSED_DURATION_MAX, discarding).await;
 }
 
 #[cfg(test)]

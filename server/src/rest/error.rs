@@ -3,13 +3,13 @@
 //! The mapping from what the node says to what HTTP says is all here, so that it can be read as a table.
 
 use std::fmt::Display;
-use std::time::Duration;
 
 use hyper::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use meta::{MetaError, ProposeError};
 use node::{ChangeError, FileReadError, PutError};
 use proto::api::{ErrorBody, ErrorDetail, header};
+use proto::limits::{HEADERS_BYTES_MAX, HEADERS_MAX, PACE_BYTES_MIN, PACE_SECONDS, URI_BYTES_MAX};
 use shard::{SegmentError, StoreError};
 
 use super::body::ResponseBody;
@@ -79,8 +79,11 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", message).later()
     }
 
-    pub(crate) fn timeout(silence: Duration) -> ApiError {
-        let message = format!("nothing of the body came for {} s; nothing was stored", silence.as_secs());
+    pub(crate) fn slow_body() -> ApiError {
+        let message = format!(
+            "less than {PACE_BYTES_MIN} bytes of the body came while the server waited {PACE_SECONDS} s for them; \
+             nothing was stored; send it again without pausing for so long"
+        );
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", message).later()
     }
 
@@ -117,6 +120,16 @@ impl ApiError {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
+    pub(crate) fn uri_too_long() -> ApiError {
+        let message = format!("the target of the request has more than {URI_BYTES_MAX} bytes; shorten path or query");
+        ApiError::new(StatusCode::URI_TOO_LONG, "uri_too_long", message)
+    }
+
+    pub(crate) fn headers_too_large() -> ApiError {
+        let message = format!("send at most {HEADERS_MAX} headers of {HEADERS_BYTES_MAX} bytes together");
+        ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", message)
+    }
+
     pub(crate) fn unsupported_encoding() -> ApiError {
         let message = "files are stored as they are sent; send the body without Content-Encoding";
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", message)
@@ -128,9 +141,22 @@ impl ApiError {
             .with(CONTENT_RANGE, &format!("bytes */{size}"))
     }
 
-    pub(crate) fn busy() -> ApiError {
-        let message = "the server has as many requests as it can serve; wait a second and send it again";
+    fn come_back(message: &str) -> ApiError {
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).later().with(RETRY_AFTER, "1")
+    }
+
+    pub(crate) fn busy() -> ApiError {
+        ApiError::come_back("the server has as many requests as it can serve; wait a second and send it again")
+    }
+
+    pub(crate) fn too_many_connections() -> ApiError {
+        ApiError::come_back(
+            "the server has as many connections as it can serve; wait a second and connect again, or use fewer of them",
+        )
+    }
+
+    pub(crate) fn no_space(message: impl Display) -> ApiError {
+        ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", message.to_string())
     }
 
     pub(crate) fn closing() -> ApiError {
@@ -204,7 +230,7 @@ impl From<ProposeError> for ApiError {
         match error {
             ProposeError::Busy => ApiError::busy(),
             ProposeError::Closed => ApiError::closing(),
-            ProposeError::StorageFull => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", error.to_string()),
+            ProposeError::StorageFull => ApiError::no_space(error),
             ProposeError::TooLarge { .. } => ApiError::internal(error),
             ProposeError::Poisoned { .. } => ApiError::poisoned(error),
         }
@@ -216,7 +242,8 @@ impl From<ChangeError> for ApiError {
         match error {
             ChangeError::Refused(error) => error.into(),
             ChangeError::Log(error) => error.into(),
-            ChangeError::Root => ApiError::new(StatusCode::CONFLICT, "root", error.to_string()),
+            ChangeError::NoSpace { .. } => ApiError::no_space(error),
+            ChangeError::Root => ApiError::new(StatusCode::FORBIDDEN, "root", error.to_string()),
         }
     }
 }
@@ -224,9 +251,7 @@ impl From<ChangeError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         match &error {
-            StoreError::Segment(SegmentError::NoSpace { .. }) => {
-                ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", error.to_string())
-            }
+            StoreError::Segment(SegmentError::NoSpace { .. }) => ApiError::no_space(error),
             StoreError::Segment(SegmentError::Log(_) | SegmentError::NumbersSpent) => ApiError::poisoned(error),
             StoreError::Segment(SegmentError::Device { .. }) | StoreError::Device { .. } => ApiError::device(error),
             StoreError::Closing => ApiError::closing(),
@@ -285,7 +310,7 @@ mod tests {
             let error = ApiError::from(ChangeError::Refused(error));
             assert_eq!((error.status.as_u16(), error.code, error.retry), (status, code, Retry::Never));
         }
-        assert_eq!(ApiError::from(ChangeError::Root).status, StatusCode::CONFLICT);
+        assert_eq!(ApiError::from(ChangeError::Root).status, StatusCode::FORBIDDEN);
     }
 
     #[test]

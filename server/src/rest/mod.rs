@@ -23,15 +23,22 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use net::Cores;
 use node::{Node, Target};
+use proto::limits::{
+    DOWNLOADS_INFLIGHT_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, INLINE_BYTES_MAX, REQUESTS_INFLIGHT_MAX,
+    UPLOADS_INFLIGHT_MAX, URI_BYTES_MAX,
+};
 use proto::port::Disk;
 
 pub use auth::Token;
+#[cfg(test)]
+pub(crate) use body::next_bytes;
 pub use body::{BodyError, ResponseBody};
+pub(crate) use body::{Held, RequestBody};
 use error::ApiError;
 use events::Watchers;
 use idempotency::KeysInUse;
@@ -39,11 +46,10 @@ use query::Query;
 use route::{Resource, Route};
 
 use crate::Peer;
+use crate::activity::{Ending, Serving};
+use crate::admission::{Admission, ConnectionId, Slot};
 use crate::drain::Drain;
 use crate::metrics::{Call, Metrics};
-
-/// Requests that a core serves at the same time; more are told to come back.
-const REQUESTS_INFLIGHT_MAX: u64 = 1024;
 
 struct Inner<D: Disk> {
     node: Node<D>,
@@ -55,6 +61,9 @@ struct Inner<D: Disk> {
     metrics: Rc<Metrics>,
     keys_in_use: KeysInUse,
     watchers: Watchers,
+    uploads: Admission,
+    downloads: Admission,
+    next_connection: Cell<u64>,
     /// Whether the failure of the metadata log was written to standard error.
     failure_reported: Cell<bool>,
 }
@@ -76,25 +85,57 @@ impl<D: Disk> App<D> {
     /// `peer`, which is this core, ends it.
     #[must_use]
     pub fn new(node: Node<D>, devices: usize, token: Token, cores: Cores<Peer>, peer: &Peer) -> App<D> {
-        let metrics = Rc::new(Metrics::default());
-        let drain = peer.drain().clone();
-        let (keys_in_use, watchers) = (KeysInUse::default(), Watchers::default());
-        let failure_reported = Cell::new(false);
-        App(Rc::new(Inner { node, devices, token, cores, drain, metrics, keys_in_use, watchers, failure_reported }))
+        App(Rc::new(Inner {
+            node,
+            devices,
+            token,
+            cores,
+            drain: peer.drain().clone(),
+            metrics: Rc::default(),
+            keys_in_use: KeysInUse::default(),
+            watchers: Watchers::default(),
+            uploads: Admission::new(UPLOADS_INFLIGHT_MAX),
+            downloads: Admission::new(DOWNLOADS_INFLIGHT_MAX),
+            next_connection: Cell::new(0),
+            failure_reported: Cell::new(false),
+        }))
     }
 
     pub(crate) fn drain(&self) -> &Drain {
         &self.0.drain
     }
 
+    /// A number for a new connection.
+    pub(crate) fn connection_id(&self) -> ConnectionId {
+        ConnectionId(self.0.next_connection.replace(self.0.next_connection.get() + 1))
+    }
+
+    /// Counts a connection that was ended.
+    pub(crate) fn count_ending(&self, ending: Ending) {
+        self.0.metrics.ended(ending);
+    }
+
+    /// Answers the first request of a connection that is one too many.
+    pub(crate) fn refuse_connection(&self, serving: Serving) -> Response<ResponseBody> {
+        self.0.metrics.connection_refused();
+        let mut response = ApiError::too_many_connections().into_response();
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        drop(serving);
+        response
+    }
+
     /// Answers one request. Never fails: what goes wrong is an answer too.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
-        let (head, mut body) = request.into_parts();
+    pub(crate) async fn answer(&self, serving: Serving, request: Request<Incoming>) -> Response<ResponseBody> {
+        let (head, body) = request.into_parts();
+        let mut body = RequestBody::new(body);
         let route = Route::of(head.uri.path());
         let mut observation = self.0.metrics.observe(Call { method: method_label(&head.method), route: route.label() });
-        let mut response = match self.dispatch(route, &head, &mut body).await {
+        let mut slot = None;
+        let mut response = match self.dispatch(route, &head, &mut body, &serving, &mut slot).await {
             Ok(response) => response,
             Err(error) => {
+                // What it waited for is not needed to be refused.
+                slot = None;
                 if error.is_poisoned() && !self.0.failure_reported.replace(true) {
                     eprintln!("error: {}", error.message);
                 }
@@ -109,10 +150,37 @@ impl<D: Disk> App<D> {
         if head.method == Method::HEAD {
             without_body(&mut response);
         }
-        response.map(|body| body.observed(observation))
+        if head.version == Version::HTTP_11 && head.headers.contains_key(TRANSFER_ENCODING) {
+            // Whoever forwarded it may have gone by a Content-Length that hyper has dropped, as it should: what follows
+            // on this connection may then be part of this body.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.map(|body| body.holding(Held { observation, serving, slot, version: head.version }))
     }
 
-    async fn dispatch(&self, route: Route<'_>, head: &Parts, body: &mut Incoming) -> Answer {
+    /// Waits until a request may have the memory that it needs; metadata needs none to speak of.
+    ///
+    /// # Errors
+    /// 429 `busy`.
+    async fn admit(&self, resource: &Resource, head: &Parts, serving: &Serving) -> Result<Option<Slot>, ApiError> {
+        let query = head.uri.query().unwrap_or_default();
+        let admission = match (resource, &head.method) {
+            (Resource::Files, &Method::POST) | (Resource::Path(_), &Method::PUT) if !is_short(head) => &self.0.uploads,
+            (Resource::File(_) | Resource::Path(_), &Method::GET) if query != "stat" => &self.0.downloads,
+            _ => return Ok(None),
+        };
+        admission.enter(serving.connection()).await.map(Some).map_err(|_| ApiError::busy())
+    }
+
+    async fn dispatch(
+        &self,
+        route: Route<'_>,
+        head: &Parts,
+        body: &mut RequestBody,
+        serving: &Serving,
+        slot: &mut Option<Slot>,
+    ) -> Answer {
+        check_head(head)?;
         let read = matches!(head.method, Method::GET | Method::HEAD);
         match &route {
             Route::Health | Route::Ready | Route::Metrics if !read => {
@@ -127,7 +195,9 @@ impl<D: Disk> App<D> {
             return Err(ApiError::busy());
         }
         let query = Query::parse(head.uri.query())?;
-        match route.resource()? {
+        let resource = route.resource()?;
+        *slot = self.admit(&resource, head, serving).await?;
+        match resource {
             Resource::Stats if read => {
                 query.finish()?;
                 self.stats().await
@@ -158,6 +228,31 @@ impl<D: Disk> App<D> {
             },
         }
     }
+}
+
+/// Whether a request says that its body fits in with the metadata.
+fn is_short(head: &Parts) -> bool {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    length.is_some_and(|length| length <= INLINE_BYTES_MAX)
+}
+
+/// Checks what every request must keep to.
+///
+/// # Errors
+/// 414 `uri_too_long`, 431 `headers_too_large`, 400 `bad_header` for HTTP/1.1 without exactly one `Host`.
+fn check_head(head: &Parts) -> Result<(), ApiError> {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > URI_BYTES_MAX {
+        return Err(ApiError::uri_too_long());
+    }
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if head.headers.len() > HEADERS_MAX || bytes > HEADERS_BYTES_MAX {
+        return Err(ApiError::headers_too_large());
+    }
+    if head.version == Version::HTTP_11 && head.headers.get_all(HOST).iter().count() != 1 {
+        return Err(ApiError::bad_header("host", "HTTP/1.1 sends it exactly once"));
+    }
+    Ok(())
 }
 
 /// Takes the body off the answer to a `HEAD`, which keeps the length that a `GET` would have had.

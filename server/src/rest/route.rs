@@ -80,6 +80,10 @@ impl<'a> Route<'a> {
             Route::Events => Ok(Resource::Events),
             Route::Files => Ok(Resource::Files),
             Route::File(id) => FileId::parse(id).map(Resource::File).ok_or_else(ApiError::bad_id),
+            // What stands between us and the client may have read it as part of a name, and have checked another path.
+            Route::Path(raw) if has_encoded_slash(raw) => {
+                Err(ApiError::bad_path("a name cannot hold a '/'; send the slashes between names as they are"))
+            }
             Route::Path(raw) => text::path(raw.as_bytes()).map(Resource::Path),
             Route::Unknown(path) => Err(ApiError::no_such_call(path)),
             Route::Health | Route::Ready | Route::Metrics => {
@@ -87,6 +91,10 @@ impl<'a> Route<'a> {
             }
         }
     }
+}
+
+fn has_encoded_slash(raw: &str) -> bool {
+    raw.as_bytes().windows(3).any(|three| three.eq_ignore_ascii_case(b"%2f"))
 }
 
 #[cfg(test)]
@@ -124,6 +132,8 @@ mod tests {
             ("/api/v1/files/x", 400, "bad_id"),
             ("/api/v1/files/11223344-5566-4303-9de2-04c8ccd0d4d8", 400, "bad_id"),
             ("/api/v1/fs/a/%2e%2e", 400, "bad_path"),
+            ("/api/v1/fs/a%2fb", 400, "bad_path"),
+            ("/api/v1/fs/a%2Fb", 400, "bad_path"),
         ] {
             let error = Route::of(raw).resource().unwrap_err();
             assert_eq!((error.status.as_u16(), error.code), (status, code), "{raw}");

@@ -79,6 +79,10 @@ impl<D: Disk> App<D> {
         page.info("dfs_build_info", "The running software.", version);
         self.0.metrics.write(&mut page);
         page.gauge("dfs_connections", "Open client connections.", self.0.drain.connections());
+        for (name, admission) in [("uploads", &self.0.uploads), ("downloads", &self.0.downloads)] {
+            page.gauge(&format!("dfs_{name}_in_flight"), "Those that are served.", admission.served());
+            page.gauge(&format!("dfs_{name}_waiting"), "Those that wait to be served.", admission.waiting());
+        }
         page.gauge("dfs_ready", "1 if the server takes changes.", u8::from(self.ready().await.is_ok()));
         page.gauge(
             "dfs_logical_bytes",

@@ -2,7 +2,6 @@
 //!
 //! Until the body was read to its end, nothing is visible: a client that breaks off leaves nothing behind.
 
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
@@ -13,7 +12,7 @@ use proto::limits::SYMLINK_BYTES_MAX;
 use proto::path::FsPath;
 use proto::port::Disk;
 
-use super::body::{ResponseBody, next_bytes, read_short};
+use super::body::{RequestBody, ResponseBody, next_bytes, read_short};
 use super::condition;
 use super::error::ApiError;
 use super::headers::{attributes, attributes_without_type, single};
@@ -31,7 +30,7 @@ enum Outcome {
 
 impl<D: Disk> App<D> {
     /// `POST /api/v1/files`: the path is in a header.
-    pub(crate) async fn post_file(&self, head: &Parts, body: &mut Incoming) -> Answer {
+    pub(crate) async fn post_file(&self, head: &Parts, body: &mut RequestBody) -> Answer {
         let raw = single(&head.headers, header::FILE_PATH)?;
         let missing = || ApiError::bad_header(header::FILE_PATH, "it is missing; it holds the path, percent-encoded");
         let path = text::path(raw.ok_or_else(missing)?)?;
@@ -40,7 +39,7 @@ impl<D: Disk> App<D> {
     }
 
     /// `PUT /api/v1/fs/PATH`: a file, or what `type` says.
-    pub(crate) async fn put(&self, path: FsPath, mut query: Query, head: &Parts, body: &mut Incoming) -> Answer {
+    pub(crate) async fn put(&self, path: FsPath, mut query: Query, head: &Parts, body: &mut RequestBody) -> Answer {
         let kind = query.text("type")?;
         query.finish()?;
         match kind.as_deref() {
@@ -56,7 +55,12 @@ impl<D: Disk> App<D> {
     }
 
     /// Streams the body into a new file or version.
-    async fn upload(&self, path: FsPath, head: &Parts, body: &mut Incoming) -> Result<(FileInfo, Outcome), ApiError> {
+    async fn upload(
+        &self,
+        path: FsPath,
+        head: &Parts,
+        body: &mut RequestBody,
+    ) -> Result<(FileInfo, Outcome), ApiError> {
         let about = path.to_string();
         self.stream_in(path, head, body).await.map_err(|error| error.about(about))
     }
@@ -65,7 +69,7 @@ impl<D: Disk> App<D> {
         &self,
         path: FsPath,
         head: &Parts,
-        body: &mut Incoming,
+        body: &mut RequestBody,
     ) -> Result<(FileInfo, Outcome), ApiError> {
         if head.headers.contains_key(CONTENT_ENCODING) {
             return Err(ApiError::unsupported_encoding());
@@ -96,7 +100,7 @@ impl<D: Disk> App<D> {
         Ok((committed.info, outcome))
     }
 
-    async fn make_directory(&self, path: &FsPath, head: &Parts, body: &mut Incoming) -> Answer {
+    async fn make_directory(&self, path: &FsPath, head: &Parts, body: &mut RequestBody) -> Answer {
         condition::none(&head.headers)?;
         let (attributes, once) = (attributes_without_type(&head.headers)?, self.once(head)?);
         read_short(body, 0, "a directory").await?;
@@ -104,7 +108,7 @@ impl<D: Disk> App<D> {
         Ok(created(StatusCode::CREATED, &made.map_err(|error| ApiError::from(error).about(path))?))
     }
 
-    async fn make_symlink(&self, path: &FsPath, head: &Parts, body: &mut Incoming) -> Answer {
+    async fn make_symlink(&self, path: &FsPath, head: &Parts, body: &mut RequestBody) -> Answer {
         condition::none(&head.headers)?;
         let (attributes, mut once) = (attributes_without_type(&head.headers)?, self.once(head)?);
         let target = read_short(body, SYMLINK_BYTES_MAX, "the target of a symlink").await?;

@@ -50,10 +50,10 @@ impl Dfsd {
         Dfsd::start_with(data, &[])
     }
 
-    /// The same with further options.
-    pub(crate) fn start_with(data: &Path, options: &[&str]) -> Dfsd {
+    /// The same with further arguments.
+    pub(crate) fn start_with(data: &Path, arguments: &[&str]) -> Dfsd {
         let log = File::create(log_of(data)).unwrap();
-        let mut child = serve(data).args(options).stderr(log).spawn().unwrap();
+        let mut child = serve(data).args(arguments).stderr(log).spawn().unwrap();
         let mut ready_line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready_line).unwrap();
         let said = || std::fs::read_to_string(log_of(data)).unwrap();
