@@ -6,6 +6,7 @@ mod cli;
 mod data_dir;
 mod durable;
 mod keys;
+mod open_files;
 mod serve;
 mod token;
 

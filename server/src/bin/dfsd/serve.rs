@@ -28,15 +28,12 @@ use nvme::{Ring, RingDisk, RingOptions};
 use proto::CoreId;
 use proto::port::{Disk, runtime};
 use server::connection::serve_connection;
-use server::drain::Drain;
 use server::{App, Peer, Token};
 
 use crate::cli::ServeOptions;
 use crate::data_dir::{self, DataDir};
-use crate::{keys, portable, token};
+use crate::{keys, open_files, portable, token};
 
-/// Connections of a core; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 4096;
 /// How long requests under way may go on after the signal to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
 /// How long connections may take to notice that they are cut.
@@ -80,6 +77,7 @@ struct StoppedEarly;
 pub(crate) fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let directories = data_dir::claim(&options.data)?;
     let pins = options.cores.pins().context("cannot tell which CPUs this process may use")?;
+    open_files::raise(pins.len());
     let sockets = bind(options.listen, pins.len())?;
     if !options.listen.ip().is_loopback() {
         eprintln!(
@@ -150,7 +148,7 @@ async fn on_core(
             tell(&started.warnings);
             let listener = Listener::new(socket).context("cannot listen")?;
             {
-                let accepting = pin!(accept(listener, &app, peer.drain()));
+                let accepting = pin!(accept(listener, &app));
                 select(accepting, peer.drain().draining()).await;
             }
             peer.over().await;
@@ -172,13 +170,13 @@ async fn on_core(
             // A core that is gone has failed, and says why.
             let _ = core.send(shared.clone());
         }
-        let (node, app, peer, started) = start(Some(namespace), shared).await?;
+        let (node, app, _, started) = start(Some(namespace), shared).await?;
         report.add(started);
         let store = node.stats().await.context("a disk does not tell its free space")?.store;
         (report.segments, report.chunks) = (store.segments as usize, store.chunks);
-        anyhow::Ok((node, app, peer, report))
+        anyhow::Ok((node, app, report))
     };
-    let (node, app, peer, report) = match select(pin!(opening), pin!(termination.requested())).await {
+    let (node, app, report) = match select(pin!(opening), pin!(termination.requested())).await {
         Either::Left((opened, _)) => opened?,
         Either::Right(_) => return Err(StoppedEarly.into()),
     };
@@ -205,7 +203,7 @@ async fn on_core(
 
     // The listening socket closes with the future that owns it, at the end of this block.
     {
-        let accepting = pin!(accept(listener, &app, peer.drain()));
+        let accepting = pin!(accept(listener, &app));
         select(accepting, pin!(termination.requested())).await;
     }
     runtime::spawn(async move {
@@ -224,10 +222,9 @@ fn tell(warnings: &[String]) {
 }
 
 /// Accepts connections for ever.
-async fn accept<D: Disk>(listener: Listener, app: &App<D>, drain: &Drain) -> std::convert::Infallible {
+async fn accept<D: Disk>(listener: Listener, app: &App<D>) -> std::convert::Infallible {
     let mut failing = false;
     loop {
-        drain.at_most(CONNECTIONS_MAX - 1).await;
         match listener.accept().await {
             Ok((stream, _peer)) => {
                 failing = false;
