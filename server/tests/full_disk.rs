@@ -1,0 +1,182 @@
+//! A full disk: uploads are refused, nothing acknowledged is lost, tidying up works, and service returns with space.
+//!
+//! The disks are real file systems of 400 MiB, a tmpfs and an ext4 on a loop device. Mounting them takes the privilege
+//! to do so; where it is missing the tests say that they were skipped, and with `DFS_REQUIRE_MOUNTS` set they fail.
+
+mod daemon;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use daemon::{Dfsd, noise};
+
+const DISK_BYTES: u64 = 400 << 20;
+const FILE_BYTES: usize = 3 << 20;
+/// What other software leaves: two segments, and what is kept for metadata.
+const ROOM_BYTES: u64 = 216 << 20;
+/// Less than what adding files to the metadata must leave free.
+const SCARCE_BYTES: u64 = 16 << 20;
+const UPLOADERS: u64 = 4;
+/// Changes of metadata that take three sectors of the log each, together more than [`SCARCE_BYTES`].
+const CHANGES: u64 = 2000;
+
+/// A mounted file system; unmounted when dropped.
+struct Mount {
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Nothing of the test uses it any more; lazily, so that a failed test leaves nothing behind either.
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// Mounts what `mount` says, or says that the test is skipped.
+fn mount(mount: impl FnOnce(&Path, &Path) -> Result<(), String>) -> Option<Mount> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mount");
+    std::fs::create_dir(&path).unwrap();
+    match mount(dir.path(), &path) {
+        Ok(()) => Some(Mount { path, _dir: dir }),
+        Err(reason) if std::env::var_os("DFS_REQUIRE_MOUNTS").is_some() => panic!("{reason}"),
+        Err(reason) => {
+            eprintln!(
+                "SKIPPED, nothing was tested: {reason}; run as root, in a place where file systems can be mounted"
+            );
+            None
+        }
+    }
+}
+
+/// Writes a file that takes `bytes` of the disk.
+fn write_ballast(path: &Path, bytes: u64) {
+    let file = File::create(path).unwrap();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).unwrap();
+}
+
+fn free_bytes(path: &Path) -> u64 {
+    let stat = rustix::fs::statvfs(path).unwrap();
+    stat.f_bavail * stat.f_frsize
+}
+
+/// Uploads from several clients until each is refused; returns the seeds of what was acknowledged, by name.
+fn fill(dfsd: &Dfsd) -> BTreeMap<String, u64> {
+    std::thread::scope(|scope| {
+        let upload = |uploader: u64| {
+            let mut acknowledged = Vec::new();
+            for number in 0.. {
+                let (name, seed) = (format!("f{uploader}-{number}"), uploader * 1000 + number);
+                let answer = dfsd.send("PUT", &format!("/api/v1/fs/full/{name}"), &[], &noise(seed, FILE_BYTES));
+                if answer.status == 201 {
+                    acknowledged.push((name, seed));
+                    continue;
+                }
+                let message = answer.refused(507, "no_space");
+                assert!(message.contains("free"), "it says what to do: {message}");
+                return acknowledged;
+            }
+            unreachable!("the disk is finite")
+        };
+        let uploaders: Vec<_> = (0..UPLOADERS).map(|uploader| scope.spawn(move || upload(uploader))).collect();
+        uploaders.into_iter().flat_map(|uploader| uploader.join().unwrap()).collect()
+    })
+}
+
+fn assert_readable(dfsd: &Dfsd, files: &BTreeMap<String, u64>) {
+    let listed = dfsd.get("/api/v1/fs/full").expect(200).json();
+    let names = listed["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap().to_owned());
+    let expected: Vec<String> = files.keys().map(|name| format!("/full/{name}")).collect();
+    assert_eq!(names.collect::<Vec<_>>(), expected, "what was acknowledged is there, and nothing else");
+    for (name, seed) in files {
+        assert!(dfsd.get(&format!("/api/v1/fs/full/{name}")).expect(200).body == noise(*seed, FILE_BYTES), "{name}");
+    }
+}
+
+/// Everything that this file claims, on the file system at `disk`.
+fn survives_a_full_disk(disk: &Path) {
+    let data = disk.join("data");
+    let ballast = disk.join("ballast");
+    write_ballast(&ballast, free_bytes(disk) - ROOM_BYTES);
+    // Both segments that fit are those of one core; later starts serve on all.
+    let dfsd = Dfsd::start_with(&data, &["--cores", "1"]);
+    let mut files = fill(&dfsd);
+    assert!(files.len() > 10, "{} files fit", files.len());
+    assert_readable(&dfsd, &files);
+
+    // Short files and names still fit, and everything that tidies up works.
+    dfsd.put("/api/v1/fs/full/note", b"short");
+    dfsd.call("PUT", "/api/v1/fs/made?type=directory", &[]).expect(201);
+    dfsd.call("PATCH", "/api/v1/fs/full/note", &[("x-dfs-mode", "600")]).expect(200);
+    dfsd.call("POST", "/api/v1/fs/full/note?rename_to=/made/note", &[]).expect(200);
+    let (removed, _) = files.pop_first().unwrap();
+    dfsd.call("DELETE", &format!("/api/v1/fs/full/{removed}"), &[]).expect(204);
+
+    // Somebody else takes most of the rest: nothing is added any more, but all else goes on.
+    write_ballast(&disk.join("more"), free_bytes(disk) - SCARCE_BYTES);
+    dfsd.send("PUT", "/api/v1/fs/full/short", &[], b"short").refused(507, "no_space");
+    dfsd.call("PUT", "/api/v1/fs/other?type=directory", &[]).refused(507, "no_space");
+    dfsd.call("PATCH", "/api/v1/fs/made/note", &[("x-dfs-mode", "640")]).expect(200);
+    let (removed, _) = files.pop_first().unwrap();
+    dfsd.call("DELETE", &format!("/api/v1/fs/full/{removed}"), &[]).expect(204);
+    // More changes than there is room for in the log: it is cut as it grows.
+    let note = "n".repeat(8000);
+    for _ in 0..CHANGES {
+        dfsd.call("PATCH", "/api/v1/fs/made/note", &[("x-meta-note", &note)]).expect(200);
+    }
+    dfsd.get("/readyz").expect(200);
+
+    // Starts after a crash and after a stop find room.
+    dfsd.kill();
+    let dfsd = Dfsd::start(&data);
+    assert_readable(&dfsd, &files);
+    assert_eq!(dfsd.stop().code(), Some(0));
+    let dfsd = Dfsd::start(&data);
+    assert_eq!(dfsd.get("/api/v1/fs/made/note").expect(200).body, b"short");
+    let (removed, _) = files.pop_first().unwrap();
+    dfsd.call("DELETE", &format!("/api/v1/fs/full/{removed}"), &[]).expect(204);
+    // The stop has given back what its segments had reserved; that goes as well.
+    write_ballast(&disk.join("yet-more"), free_bytes(disk).saturating_sub(SCARCE_BYTES).max(4096));
+    dfsd.send("PUT", "/api/v1/fs/full/f9", &[], &noise(9, FILE_BYTES)).refused(507, "no_space");
+
+    // Space comes back, and with it the service.
+    std::fs::remove_file(disk.join("yet-more")).unwrap();
+    std::fs::remove_file(disk.join("more")).unwrap();
+    std::fs::remove_file(&ballast).unwrap();
+    dfsd.put("/api/v1/fs/full/f9", &noise(9, FILE_BYTES)).expect(201);
+    dfsd.put("/api/v1/fs/short", b"short").expect(201);
+    files.insert("f9".to_owned(), 9);
+    assert_eq!(dfsd.stop().code(), Some(0));
+    assert_readable(&Dfsd::start(&data), &files);
+}
+
+#[test]
+fn a_full_tmpfs_loses_nothing_and_recovers() {
+    let size = format!("size={DISK_BYTES}");
+    let mounted = mount(|_, path| run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "dfs-test"]).arg(path)));
+    let Some(mounted) = mounted else { return };
+    survives_a_full_disk(&mounted.path);
+}
+
+#[test]
+fn a_full_ext4_loses_nothing_and_recovers() {
+    let mounted = mount(|dir, path| {
+        let image = dir.join("image");
+        File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(path))
+    });
+    let Some(mounted) = mounted else { return };
+    survives_a_full_disk(&mounted.path);
+}
