@@ -6,6 +6,7 @@
 #   make verify         formatting, lints, docs, layers; never writes to the tree
 #   make fix            formatting and mechanical lint fixes
 #   make bench          measurements into docs/bench/; CORPUS=DIR and FILL_CHUNKS=N add theirs
+#   make memory         most memory of a server with 8 uploads, small and large
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,10 +19,10 @@ DATA ?= data
 LISTEN ?= 127.0.0.1:7400
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help install-deps dev-start binaries test verify fix bench
+.PHONY: help install-deps dev-start binaries test verify fix bench memory
 
 help:
-	@sed -n '3,8p' Makefile | sed 's/^# *//'
+	@sed -n '3,9p' Makefile | sed 's/^# *//'
 
 install-deps:
 	./tools/install-deps.sh
@@ -53,3 +54,7 @@ fix:
 bench:
 	$(CARGO) build $(CARGO_FLAGS) --release -p bench -p server --bins
 	./tools/bench.sh $(TARGET_DIR)/release/dfs-bench
+
+memory:
+	$(CARGO) build $(CARGO_FLAGS) --release -p server
+	./tools/memory.sh $(TARGET_DIR)/release/dfsd
