@@ -3,19 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chaos::sim::{Crash, DiskOptions, Outcome, Random, SimDisk, Simulation};
 use chunk::KeyRing;
 use node::fsck::{self, CheckOptions, Problem, ProblemKind, Report, Severity};
 use node::inspect::{self, Pairs, Question, Value};
 use node::{Attributes, Node, NodeOptions, PutOptions, Target};
-use proto::SegmentId;
 use proto::disk::{
     FixedHeader, HEADER_BYTES, NonceKind, SEAL_TAG_BYTES, SUPERBLOCK_COPIES, SnapshotFrame, SnapshotHeader, nonce,
 };
 use proto::limits::SECTOR_BYTES;
 use proto::path::FsPath;
-use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, WrappedKey};
+use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, WrappedKey, runtime};
+use proto::{DomainId, SegmentId};
 use zerocopy::IntoBytes;
 
 const PIECE_BYTES: u64 = 8 << 20;
@@ -155,6 +156,7 @@ struct Block {
     bytes: u64,
     id: String,
     plain_bytes: u64,
+    domain: u64,
 }
 
 /// The blocks of all rows.
@@ -169,7 +171,14 @@ fn blocks(simulation: &mut Simulation, disk: &SimDisk) -> Vec<Block> {
                 let chunk = &items(block, "chunks")[0];
                 let Value::Text(id) = field(chunk, "id").clone() else { panic!("an id is text") };
                 let (offset, bytes) = (number(block, "offset"), number(block, "bytes"));
-                found.push(Block { name: name.clone(), offset, bytes, id, plain_bytes: number(chunk, "plain_bytes") });
+                found.push(Block {
+                    name: name.clone(),
+                    offset,
+                    bytes,
+                    id,
+                    plain_bytes: number(chunk, "plain_bytes"),
+                    domain: number(block, "domain"),
+                });
             }
         }
     }
@@ -352,7 +361,7 @@ fn a_damaged_block_costs_exactly_the_bytes_of_its_chunks() {
         assert!(blocks.len() > 30);
         let cuts = cuts(&random_bytes(2, 500_000));
         let mut exact = 0;
-        for Block { name, offset, bytes, id, plain_bytes } in &blocks {
+        for Block { name, offset, bytes, id, plain_bytes, .. } in &blocks {
             // In the header, in the sealed entry, in the payload.
             for at in [offset + 9, offset + 40, offset + bytes - 3] {
                 assert!(disk.corrupt(name, at, 1));
@@ -622,4 +631,35 @@ fn without_its_keys_nothing_is_called_clean() {
         async move { fsck::check(vec![disk], other, CheckOptions::Full).await }
     });
     assert_eq!(codes(&report.unwrap()), BTreeMap::from([("metadata-damaged", 1)]));
+}
+
+#[test]
+fn a_damaged_checkpoint_of_the_index_is_a_warning() {
+    let (mut simulation, disk) = filled(12, Left::Closed);
+    for _ in 0..2 {
+        let start = disk.clone();
+        let run = simulation.run(async move {
+            let options = NodeOptions { piece_bytes: PIECE_BYTES, ..NodeOptions::new(vec![start], keys()) };
+            let node = Node::open(NodeOptions { checkpoint_after_chunks: 1, ..options }).await.unwrap().0;
+            // In simulated time, which passes only when nothing else is left to do.
+            runtime::sleep(Duration::from_secs(60)).await;
+            node.close().await.unwrap();
+        });
+        run.unwrap();
+    }
+    assert_eq!(codes(&check(&mut simulation, &disk)), BTreeMap::new());
+    let mut costly = 0;
+    for block in blocks(&mut simulation, &disk) {
+        if block.domain != DomainId::CHECKPOINTS.0 {
+            continue;
+        }
+        assert!(disk.corrupt(&block.name, block.offset + block.bytes - 3, 1));
+        let report = check(&mut simulation, &disk);
+        assert_eq!(report.worst(), Some(Severity::Warning), "{:?}", report.problems);
+        assert_eq!(only(&report, ProblemKind::BlockDamaged)[0].offset, Some(block.offset));
+        // Pages of checkpoints that were replaced are still there, and cost nothing.
+        costly += only(&report, ProblemKind::CheckpointDamaged).len();
+        assert!(disk.corrupt(&block.name, block.offset + block.bytes - 3, 1));
+    }
+    assert!(costly > 0, "no page of the checkpoint in use was damaged");
 }
