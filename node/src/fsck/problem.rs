@@ -122,7 +122,7 @@ problem_kinds! {
         "a start does not know its chunks, which costs duplicates; they are read all the same";
     /// Something at the end of a segment that was not sealed.
     RowUnfinished Info "row-unfinished"
-        "a crash cut a row short that nobody was answered for";
+        "a crash cut a row short that nobody was answered for; where a file is named too, it is damage of a last row";
     /// A block does not verify.
     BlockDamaged Warning "block-damaged"
         "its chunks cannot be read here; it costs a file only if one is named as damaged";
