@@ -52,6 +52,13 @@ impl Cover {
     }
 }
 
+/// Checkpoints since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) taken: u64,
+    pub(crate) failed: u64,
+}
+
 /// A checkpoint was not taken; the one before stays.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CheckpointError {
@@ -73,10 +80,10 @@ pub(crate) async fn keep_taking<D: Disk>(node: Rc<Inner<D>>, mut covered_chunks:
             match take(&node).await {
                 Ok(volume) => {
                     covered_chunks = volume.chunks;
-                    node.checkpoints.set(node.checkpoints.get() + 1);
+                    node.names.ask(NAMESPACE_CORE, |names| names.count_checkpoint(true)).await;
                 }
                 // The disk may be full, or the node closing: the next settled segment is reason enough to try again.
-                Err(_) => node.checkpoints_failed.set(node.checkpoints_failed.get() + 1),
+                Err(_) => node.names.ask(NAMESPACE_CORE, |names| names.count_checkpoint(false)).await,
             }
         }
         settled.await;

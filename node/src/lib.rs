@@ -38,7 +38,6 @@ pub mod room;
 pub mod versions;
 pub mod write;
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -76,9 +75,6 @@ struct Inner<D: Disk> {
     domain: Domain,
     manifest_page_entries: usize,
     checkpoint_after_chunks: u64,
-    /// Checkpoints of the index that this start took.
-    checkpoints: Cell<u64>,
-    checkpoints_failed: Cell<u64>,
 }
 
 /// A dedup domain, opened.
@@ -114,7 +110,7 @@ pub struct NodeStats {
     pub store: StoreStats,
     /// Bytes of the metadata log and its snapshots.
     pub metadata_bytes: u64,
-    /// Checkpoints of the chunk index that were taken since the start, asked of the first core.
+    /// Checkpoints of the chunk index that were taken since the start.
     pub index_checkpoints: u64,
     /// Those that failed; the next settled segment is a reason to try again.
     pub index_checkpoints_failed: u64,
@@ -135,8 +131,10 @@ impl<D: Disk> Node<D> {
     ///
     /// Errors: a device that does not tell its free space.
     pub async fn stats(&self) -> std::io::Result<NodeStats> {
-        let ask = |names: &Namespace<D>| (names.meta.view(|view| view.counters()), names.meta.raw_bytes());
-        let (counters, metadata_bytes) = self.0.names.ask(NAMESPACE_CORE, ask).await;
+        let ask = |names: &Namespace<D>| {
+            (names.meta.view(|view| view.counters()), names.meta.raw_bytes(), names.checkpoints.get())
+        };
+        let (counters, metadata_bytes, checkpoints) = self.0.names.ask(NAMESPACE_CORE, ask).await;
         let mut stats = NodeStats {
             logical_bytes: counters.logical_bytes,
             inline_bytes: counters.inline_bytes,
@@ -145,8 +143,8 @@ impl<D: Disk> Node<D> {
             symlinks: counters.symlinks,
             store: self.0.store.stats().await,
             metadata_bytes,
-            index_checkpoints: self.0.checkpoints.get(),
-            index_checkpoints_failed: self.0.checkpoints_failed.get(),
+            index_checkpoints: checkpoints.taken,
+            index_checkpoints_failed: checkpoints.failed,
             ..NodeStats::default()
         };
         for disk in &self.0.disks {

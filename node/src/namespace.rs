@@ -2,7 +2,7 @@
 //!
 //! One core of a node has the [`Namespace`]; the others reach it through [`Node`](crate::Node)'s calls.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 
 use futures_channel::oneshot;
@@ -18,6 +18,7 @@ use proto::{ClusterId, FileId, InodeId, VersionNumber};
 
 use crate::GROUP;
 use crate::barrier::Barrier;
+use crate::checkpoint::Taken;
 use crate::error::ChangeError;
 use crate::info::FileInfo;
 use crate::room;
@@ -85,17 +86,33 @@ pub struct Namespace<D: Disk> {
     pub(crate) barrier: Barrier,
     /// Who wants to hear of the next segment that is settled.
     settled: RefCell<Option<oneshot::Sender<()>>>,
+    /// Of the chunk index.
+    pub(crate) checkpoints: Cell<Taken>,
 }
 
 impl<D: Disk> Namespace<D> {
     pub(crate) fn new(meta: Solo<D>, disk: D, cluster: ClusterId) -> Namespace<D> {
-        Namespace { meta, disk, cluster, barrier: Barrier::default(), settled: RefCell::default() }
+        Namespace {
+            meta,
+            disk,
+            cluster,
+            barrier: Barrier::default(),
+            settled: RefCell::default(),
+            checkpoints: Cell::default(),
+        }
     }
 
     /// A segment takes no more appends.
     pub(crate) fn segment_settled(&self) {
         // An error means the same as a message.
         self.settled.take();
+    }
+
+    pub(crate) fn count_checkpoint(&self, taken: bool) {
+        let Taken { taken: before, failed } = self.checkpoints.get();
+        let counts =
+            if taken { Taken { taken: before + 1, failed } } else { Taken { taken: before, failed: failed + 1 } };
+        self.checkpoints.set(counts);
     }
 
     /// Completes when the next segment is settled. One caller at a time.

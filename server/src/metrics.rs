@@ -2,9 +2,10 @@
 //!
 //! Label values come from fixed sets, so that no client can make a series of its own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
+use std::ops::AddAssign;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,69 +30,97 @@ pub(crate) struct Call {
     pub(crate) route: &'static str,
 }
 
-/// Counters of one core.
-#[derive(Default)]
-pub(crate) struct Metrics {
-    requests: RefCell<BTreeMap<(Call, u16), u64>>,
-    durations: RefCell<BTreeMap<Call, Histogram>>,
-    received_bytes: Cell<u64>,
-    sent_bytes: Cell<u64>,
-    requests_inflight: Cell<u64>,
-    damaged_reads: Cell<u64>,
-    endings: RefCell<BTreeMap<Ending, u64>>,
-    connections_refused: Cell<u64>,
+/// What was counted, on one core or on several.
+#[derive(Clone, Default)]
+pub(crate) struct Counts {
+    requests: BTreeMap<(Call, u16), u64>,
+    durations: BTreeMap<Call, Histogram>,
+    received_bytes: u64,
+    sent_bytes: u64,
+    requests_inflight: u64,
+    damaged_reads: u64,
+    endings: BTreeMap<Ending, u64>,
+    connections_refused: u64,
 }
 
-fn add(cell: &Cell<u64>, more: u64) {
-    cell.set(cell.get() + more);
-}
+/// The counters of one core.
+#[derive(Default)]
+pub(crate) struct Metrics(RefCell<Counts>);
 
 impl Metrics {
+    /// A copy of what was counted so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.0.borrow().clone()
+    }
+
     /// Counts bytes of request bodies.
     pub(crate) fn received(&self, bytes: usize) {
-        add(&self.received_bytes, bytes as u64);
+        self.0.borrow_mut().received_bytes += bytes as u64;
     }
 
     /// Counts a read that found damage.
     pub(crate) fn damaged_read(&self) {
-        add(&self.damaged_reads, 1);
+        self.0.borrow_mut().damaged_reads += 1;
     }
 
     /// Counts a connection that the server ended.
     pub(crate) fn ended(&self, ending: Ending) {
-        *self.endings.borrow_mut().entry(ending).or_default() += 1;
+        *self.0.borrow_mut().endings.entry(ending).or_default() += 1;
     }
 
     /// Counts a connection that was one too many.
     pub(crate) fn connection_refused(&self) {
-        add(&self.connections_refused, 1);
+        self.0.borrow_mut().connections_refused += 1;
     }
 
     /// Requests whose response is not sent in whole yet.
     pub(crate) fn requests_inflight(&self) -> u64 {
-        self.requests_inflight.get()
+        self.0.borrow().requests_inflight
     }
 
     /// Starts to measure a request.
     pub(crate) fn observe(self: &Rc<Self>, call: Call) -> Observation {
-        add(&self.requests_inflight, 1);
+        self.0.borrow_mut().requests_inflight += 1;
         Observation { metrics: self.clone(), call, status: 0, started: runtime::monotonic() }
     }
 
     fn finished(&self, call: Call, status: u16, took: Duration) {
-        self.requests_inflight.set(self.requests_inflight.get() - 1);
-        *self.requests.borrow_mut().entry((call, status)).or_default() += 1;
-        let mut durations = self.durations.borrow_mut();
-        let histogram = durations.entry(call).or_default();
+        let mut counts = self.0.borrow_mut();
+        counts.requests_inflight -= 1;
+        *counts.requests.entry((call, status)).or_default() += 1;
+        let histogram = counts.durations.entry(call).or_default();
         let bucket = BUCKETS_SECONDS.partition_point(|bound| *bound < took.as_secs_f64());
         histogram.counts[bucket] += 1;
         histogram.sum += took;
     }
+}
 
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        for (request, count) in other.requests {
+            *self.requests.entry(request).or_default() += count;
+        }
+        for (call, histogram) in other.durations {
+            let sum = self.durations.entry(call).or_default();
+            sum.counts.iter_mut().zip(histogram.counts).for_each(|(sum, count)| *sum += count);
+            sum.sum += histogram.sum;
+        }
+        for (ending, count) in other.endings {
+            *self.endings.entry(ending).or_default() += count;
+        }
+        self.received_bytes += other.received_bytes;
+        self.sent_bytes += other.sent_bytes;
+        self.requests_inflight += other.requests_inflight;
+        self.damaged_reads += other.damaged_reads;
+        self.connections_refused += other.connections_refused;
+    }
+}
+
+impl Counts {
     /// Writes everything counted here.
     pub(crate) fn write(&self, page: &mut Page) {
         page.family("dfs_requests_total", "counter", "Requests answered, by method, route and status.");
-        for ((Call { method, route }, status), count) in &*self.requests.borrow() {
+        for ((Call { method, route }, status), count) in &self.requests {
             page.sample(
                 "dfs_requests_total",
                 &format!("method=\"{method}\",route=\"{route}\",status=\"{status}\""),
@@ -100,7 +129,7 @@ impl Metrics {
         }
         let name = "dfs_request_duration_seconds";
         page.family(name, "histogram", "Time from the head of a request to the last byte of its response.");
-        for (Call { method, route }, histogram) in &*self.durations.borrow() {
+        for (Call { method, route }, histogram) in &self.durations {
             let labels = format!("method=\"{method}\",route=\"{route}\"");
             let mut cumulated = 0;
             for (bucket, count) in histogram.counts.iter().enumerate() {
@@ -111,21 +140,21 @@ impl Metrics {
             page.sample(&format!("{name}_sum"), &labels, histogram.sum.as_secs_f64());
             page.sample(&format!("{name}_count"), &labels, cumulated);
         }
-        page.counter("dfs_bytes_received_total", "Bytes of request bodies.", self.received_bytes.get());
-        page.counter("dfs_bytes_sent_total", "Bytes of response bodies.", self.sent_bytes.get());
-        page.counter("dfs_damaged_reads_total", "Reads that found bytes that do not verify.", self.damaged_reads.get());
-        page.gauge("dfs_requests_in_flight", "Requests being served.", self.requests_inflight.get());
+        page.counter("dfs_bytes_received_total", "Bytes of request bodies.", self.received_bytes);
+        page.counter("dfs_bytes_sent_total", "Bytes of response bodies.", self.sent_bytes);
+        page.counter("dfs_damaged_reads_total", "Reads that found bytes that do not verify.", self.damaged_reads);
+        page.gauge("dfs_requests_in_flight", "Requests being served.", self.requests_inflight);
         page.family("dfs_connections_ended_total", "counter", "Connections that the server ended, by reason.");
         for (ending, reason) in
             [(Ending::Idle, "idle"), (Ending::SlowHead, "slow_head"), (Ending::SlowReader, "slow_reader")]
         {
-            let count = self.endings.borrow().get(&ending).copied().unwrap_or_default();
+            let count = self.endings.get(&ending).copied().unwrap_or_default();
             page.sample("dfs_connections_ended_total", &format!("reason=\"{reason}\""), count);
         }
         page.counter(
             "dfs_connections_refused_total",
             "Connections beyond the maximum, which were told to come back.",
-            self.connections_refused.get(),
+            self.connections_refused,
         );
     }
 }
@@ -147,7 +176,7 @@ impl Observation {
 
     /// Counts bytes of the response body.
     pub(crate) fn sent(&self, bytes: usize) {
-        add(&self.metrics.sent_bytes, bytes as u64);
+        self.metrics.0.borrow_mut().sent_bytes += bytes as u64;
     }
 }
 
@@ -208,11 +237,11 @@ mod tests {
     fn buckets_are_cumulated_and_end_in_the_count() {
         let metrics = Metrics::default();
         for (status, took_us) in [(200, 400), (200, 500), (404, 700), (200, 400_000_000)] {
-            add(&metrics.requests_inflight, 1);
+            metrics.0.borrow_mut().requests_inflight += 1;
             metrics.finished(CALL, status, Duration::from_micros(took_us));
         }
         let mut page = Page::default();
-        metrics.write(&mut page);
+        metrics.counts().write(&mut page);
         let text = page.into_text();
         for line in [
             "dfs_requests_total{method=\"GET\",route=\"fs\",status=\"200\"} 3",
@@ -231,10 +260,10 @@ mod tests {
     #[test]
     fn every_sample_has_help_and_a_type() {
         let metrics = Metrics::default();
-        add(&metrics.requests_inflight, 1);
+        metrics.0.borrow_mut().requests_inflight += 1;
         metrics.finished(CALL, 200, Duration::ZERO);
         let mut page = Page::default();
-        metrics.write(&mut page);
+        metrics.counts().write(&mut page);
         let text = page.into_text();
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         for sample in samples {

@@ -28,10 +28,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use net::Cores;
 use node::{Node, Target};
-use proto::limits::{
-    DOWNLOADS_INFLIGHT_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, INLINE_BYTES_MAX, REQUESTS_INFLIGHT_MAX,
-    UPLOADS_INFLIGHT_MAX, URI_BYTES_MAX,
-};
+use proto::limits::{HEADERS_BYTES_MAX, HEADERS_MAX, INLINE_BYTES_MAX, REQUESTS_INFLIGHT_MAX, URI_BYTES_MAX};
 use proto::port::Disk;
 
 pub use auth::Token;
@@ -47,9 +44,9 @@ use route::{Resource, Route};
 
 use crate::Peer;
 use crate::activity::{Ending, Serving};
-use crate::admission::{Admission, ConnectionId, Slot};
+use crate::admission::{ConnectionId, Slot};
 use crate::drain::Drain;
-use crate::metrics::{Call, Metrics};
+use crate::metrics::Call;
 
 struct Inner<D: Disk> {
     node: Node<D>,
@@ -57,12 +54,10 @@ struct Inner<D: Disk> {
     devices: usize,
     token: Token,
     cores: Cores<Peer>,
-    drain: Drain,
-    metrics: Rc<Metrics>,
+    /// This core.
+    peer: Rc<Peer>,
     keys_in_use: KeysInUse,
     watchers: Watchers,
-    uploads: Admission,
-    downloads: Admission,
     next_connection: Cell<u64>,
     /// Whether the failure of the metadata log was written to standard error.
     failure_reported: Cell<bool>,
@@ -84,25 +79,22 @@ impl<D: Disk> App<D> {
     /// Serves one core of a `node` that has `devices` data directories to whoever presents `token`, until the drain of
     /// `peer`, which is this core, ends it.
     #[must_use]
-    pub fn new(node: Node<D>, devices: usize, token: Token, cores: Cores<Peer>, peer: &Peer) -> App<D> {
+    pub fn new(node: Node<D>, devices: usize, token: Token, cores: Cores<Peer>, peer: Rc<Peer>) -> App<D> {
         App(Rc::new(Inner {
             node,
             devices,
             token,
             cores,
-            drain: peer.drain().clone(),
-            metrics: Rc::default(),
+            peer,
             keys_in_use: KeysInUse::default(),
             watchers: Watchers::default(),
-            uploads: Admission::new(UPLOADS_INFLIGHT_MAX),
-            downloads: Admission::new(DOWNLOADS_INFLIGHT_MAX),
             next_connection: Cell::new(0),
             failure_reported: Cell::new(false),
         }))
     }
 
     pub(crate) fn drain(&self) -> &Drain {
-        &self.0.drain
+        &self.0.peer.drain
     }
 
     /// A number for a new connection.
@@ -112,12 +104,12 @@ impl<D: Disk> App<D> {
 
     /// Counts a connection that was ended.
     pub(crate) fn count_ending(&self, ending: Ending) {
-        self.0.metrics.ended(ending);
+        self.0.peer.metrics.ended(ending);
     }
 
     /// Answers the first request of a connection that is one too many.
     pub(crate) fn refuse_connection(&self, serving: Serving) -> Response<ResponseBody> {
-        self.0.metrics.connection_refused();
+        self.0.peer.metrics.connection_refused();
         let mut response = ApiError::too_many_connections().into_response();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         drop(serving);
@@ -129,7 +121,8 @@ impl<D: Disk> App<D> {
         let (head, body) = request.into_parts();
         let mut body = RequestBody::new(body);
         let route = Route::of(head.uri.path());
-        let mut observation = self.0.metrics.observe(Call { method: method_label(&head.method), route: route.label() });
+        let mut observation =
+            self.0.peer.metrics.observe(Call { method: method_label(&head.method), route: route.label() });
         let mut slot = None;
         let mut response = match self.dispatch(route, &head, &mut body, &serving, &mut slot).await {
             Ok(response) => response,
@@ -165,8 +158,10 @@ impl<D: Disk> App<D> {
     async fn admit(&self, resource: &Resource, head: &Parts, serving: &Serving) -> Result<Option<Slot>, ApiError> {
         let query = head.uri.query().unwrap_or_default();
         let admission = match (resource, &head.method) {
-            (Resource::Files, &Method::POST) | (Resource::Path(_), &Method::PUT) if !is_short(head) => &self.0.uploads,
-            (Resource::File(_) | Resource::Path(_), &Method::GET) if query != "stat" => &self.0.downloads,
+            (Resource::Files, &Method::POST) | (Resource::Path(_), &Method::PUT) if !is_short(head) => {
+                &self.0.peer.uploads
+            }
+            (Resource::File(_) | Resource::Path(_), &Method::GET) if query != "stat" => &self.0.peer.downloads,
             _ => return Ok(None),
         };
         admission.enter(serving.connection()).await.map(Some).map_err(|_| ApiError::busy())
@@ -191,7 +186,7 @@ impl<D: Disk> App<D> {
             Route::Metrics => return self.metrics_page().await,
             _ => auth::check(&head.headers, &self.0.token)?,
         }
-        if self.0.metrics.requests_inflight() > REQUESTS_INFLIGHT_MAX {
+        if self.0.peer.metrics.requests_inflight() > REQUESTS_INFLIGHT_MAX {
             return Err(ApiError::busy());
         }
         let query = Query::parse(head.uri.query())?;

@@ -148,7 +148,7 @@ impl<D: Disk> App<D> {
     /// Translates a failed read, and tells the operator if bytes are damaged.
     fn refuse_read(&self, error: FileReadError) -> ApiError {
         if matches!(error, FileReadError::Damaged { .. }) {
-            self.0.metrics.damaged_read();
+            self.0.peer.metrics.damaged_read();
             eprintln!("error: {error}");
         }
         ApiError::from(error)

@@ -3,6 +3,7 @@
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use node::NodeStats;
+use proto::CoreId;
 use proto::api::Stats;
 use proto::disk::SUPERBLOCK_FILE_BYTES;
 use proto::port::Disk;
@@ -10,7 +11,9 @@ use proto::port::Disk;
 use super::body::ResponseBody;
 use super::error::ApiError;
 use super::{Answer, App, json};
+use crate::Peer;
 use crate::metrics::Page;
+use crate::peer::Load;
 
 /// `a / b`; 1 when there is nothing to divide by.
 fn ratio(a: u64, b: u64) -> f64 {
@@ -53,7 +56,7 @@ impl<D: Disk> App<D> {
 
     /// Whether requests are welcome.
     pub(crate) async fn ready(&self) -> Answer {
-        if self.0.drain.is_draining() {
+        if self.0.peer.drain.is_draining() {
             return Err(ApiError::closing());
         }
         if let Some(stopped) = self.0.node.stopped().await {
@@ -77,11 +80,16 @@ impl<D: Disk> App<D> {
         let mut page = Page::default();
         let version = concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"");
         page.info("dfs_build_info", "The running software.", version);
-        self.0.metrics.write(&mut page);
-        page.gauge("dfs_connections", "Open client connections.", self.0.drain.connections());
-        for (name, admission) in [("uploads", &self.0.uploads), ("downloads", &self.0.downloads)] {
-            page.gauge(&format!("dfs_{name}_in_flight"), "Those that are served.", admission.served());
-            page.gauge(&format!("dfs_{name}_waiting"), "Those that wait to be served.", admission.waiting());
+        let mut load = Load::default();
+        for core in 0..self.0.cores.count() as u16 {
+            load += self.0.cores.ask(CoreId(core), Peer::load).await;
+        }
+        load.counts.write(&mut page);
+        page.gauge("dfs_cores", "Cores that serve.", self.0.cores.count());
+        page.gauge("dfs_connections", "Open client connections.", load.connections);
+        for (name, queue) in [("uploads", load.uploads), ("downloads", load.downloads)] {
+            page.gauge(&format!("dfs_{name}_in_flight"), "Those that are served.", queue.served);
+            page.gauge(&format!("dfs_{name}_waiting"), "Those that wait to be served.", queue.waiting);
         }
         page.gauge("dfs_ready", "1 if the server takes changes.", u8::from(self.ready().await.is_ok()));
         page.gauge(
@@ -101,6 +109,26 @@ impl<D: Disk> App<D> {
         page.gauge("dfs_directories", "Directories, the root included.", stats.directories);
         page.gauge("dfs_symlinks", "Symlinks.", node.symlinks);
         page.gauge("dfs_index_memory_bytes", "Memory that the chunk index takes.", node.store.index_memory_bytes);
+        page.counter(
+            "dfs_row_tables_at_hand_total",
+            "Duplicates that were confirmed in a row table that was at hand.",
+            node.store.tables_at_hand,
+        );
+        page.counter(
+            "dfs_row_tables_read_total",
+            "Row tables that were read to confirm duplicates; each brings the chunks of its row.",
+            node.store.tables_read,
+        );
+        page.counter(
+            "dfs_index_checkpoints_total",
+            "Checkpoints of the chunk index that were taken.",
+            node.index_checkpoints,
+        );
+        page.counter(
+            "dfs_index_checkpoints_failed_total",
+            "Checkpoints of the chunk index that were not taken.",
+            node.index_checkpoints_failed,
+        );
         Ok(text("text/plain; version=0.0.4; charset=utf-8", page.into_text()))
     }
 }

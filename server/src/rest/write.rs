@@ -88,7 +88,7 @@ impl<D: Disk> App<D> {
         let options = PutOptions { attributes: attributes(&head.headers)?, condition, session: None };
         let mut writer = self.0.node.create(path, options)?;
         while let Some(bytes) = next_bytes(body).await? {
-            self.0.metrics.received(bytes.len());
+            self.0.peer.metrics.received(bytes.len());
             once.saw(&bytes);
             writer.write(&bytes).await?;
         }

@@ -137,7 +137,7 @@ async fn on_core(
         let (node, started) = started.map_err(|error| portable(&error))?;
         let peer = Rc::new(Peer::new());
         cores.start(peer.clone());
-        let app = App::new(node.clone(), directories.len(), token, cores.clone(), &peer);
+        let app = App::new(node.clone(), directories.len(), token, cores.clone(), peer.clone());
         anyhow::Ok((node, app, peer, started))
     };
     let handed_on = match plan {
