@@ -396,3 +396,37 @@ fn what_was_stored_again_after_damage_is_found_after_a_restart() {
         });
     }
 }
+
+/// Starts a node of two cores with small segments, which takes a checkpoint of the index once `after` chunks are new.
+async fn open_two(disk: SimDisk, after: u64) -> (Vec<Node<SimDisk>>, node::OpenReport) {
+    let options = || NodeOptions {
+        piece_bytes: 8 << 20,
+        checkpoint_after_chunks: after,
+        ..NodeOptions::new(vec![disk.clone()], Arc::new(KeyRing::generate(1, [7; 32])))
+    };
+    Node::open_cores(options, 2).await.unwrap()
+}
+
+/// Waits until `taken` checkpoints of the index were taken since the start.
+async fn wait_for_checkpoints(node: &Node<SimDisk>, taken: u64) {
+    while node.stats().await.unwrap().index_checkpoints < taken {
+        runtime::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+fn a_checkpoint_covers_no_segment_that_a_slower_core_opens_afterwards() {
+    run(40, |disk| async move {
+        let (nodes, _) = open_two(disk.clone(), 600).await;
+        // One core fills segments while the other opens none, so that its next ones have lower numbers.
+        put(&nodes[1], "/fast", &random_bytes(40, 60 << 20)).await;
+        wait_for_checkpoints(&nodes[0], 1).await;
+        put(&nodes[0], "/slow", &random_bytes(41, 16 << 20)).await;
+        let stats = nodes[0].stats().await.unwrap();
+        assert_eq!(stats.index_checkpoints, 1, "what was written last is in no checkpoint");
+        let (nodes, report) = open_two(disk, 600).await;
+        assert!(report.checkpoint_chunks > 0);
+        let recovered = nodes[0].stats().await.unwrap();
+        assert_eq!((recovered.store.chunks, recovered.store.unique_bytes), (stats.store.chunks, 76 << 20));
+    });
+}

@@ -1,7 +1,7 @@
 //! What a checkpoint of the chunk index takes from each core, and gives back at a start.
 //!
-//! A checkpoint *covers* settled segments: those that take no more appends and whose chunks have all entered the index
-//! before its pages are made. A start loads the pages and replays the tail: the segments that are not covered.
+//! A checkpoint *covers* settled segments: those that are sealed and whose chunks have all entered the index before its
+//! pages are made. A start loads the pages and replays the tail: the segments that are not covered.
 //! Everything here may be missing or damaged: then all segments are replayed.
 
 use futures_channel::oneshot;
@@ -18,28 +18,34 @@ use crate::store::{Inner, Store, Underway, owner_of};
 /// Plain bytes of one page: some thousand entries, made in about a millisecond.
 const PAGE_BYTES: usize = 128 << 10;
 
-/// One core's segments, as a checkpoint sees them.
+/// The segments of all cores, as a checkpoint sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// Above every segment of this home.
+    /// Below every segment that is opened from now on, on whichever core.
     pub end: SegmentId,
-    /// Those below that are not settled, or hold one of several copies of a chunk.
+    /// Those below that are not settled, or hold one of several copies of a chunk. Ascending.
     pub except: Vec<SegmentId>,
 }
 
 impl<D: Disk, L: SegmentLog> Store<D, L> {
     /// Which segments of all cores a checkpoint that begins now may cover.
+    ///
+    /// Cores number their segments independently. So those that lag behind the end first skip the numbers below it, or
+    /// the checkpoint would cover what they open next.
     pub async fn settled(&self) -> Settled {
         let peers = &self.inner().peers;
-        let mut all = Settled::default();
-        for core in 0..peers.count() as u16 {
-            let mut one = peers.ask(CoreId(core), |inner: &Inner<D, L>| inner.settled()).await;
-            all.end = all.end.max(one.end);
-            all.except.append(&mut one.except);
+        let cores = || (0..peers.count() as u16).map(CoreId);
+        let mut end = SegmentId::default();
+        for core in cores() {
+            end = end.max(peers.ask(core, |inner: &Inner<D, L>| inner.next_segment_id()).await);
         }
-        all.except.sort_unstable();
-        all.except.dedup();
-        all
+        let mut except = Vec::new();
+        for core in cores() {
+            except.append(&mut peers.ask(core, move |inner: &Inner<D, L>| inner.unsettled(end)).await);
+        }
+        except.sort_unstable();
+        except.dedup();
+        Settled { end, except }
     }
 
     /// Returns the next page of the index partitions of core `core`, and where the one after it begins; `None` at the
@@ -109,12 +115,22 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         new_owner(self.peers.me(), self.peers.count())
     }
 
-    fn settled(&self) -> Settled {
+    /// At or above every segment of this home so far.
+    fn next_segment_id(&self) -> SegmentId {
+        let counter = self.next_segment.get().min(SegmentId::COUNTER_MAX);
+        SegmentId::new(self.options.incarnation, counter)
+    }
+
+    /// Opens no more segments below `end`; returns those of this home below it that a checkpoint must not cover.
+    fn unsettled(&self, end: SegmentId) -> Vec<SegmentId> {
+        let cores = self.peers.count() as u64;
+        let behind = end.counter().saturating_sub(self.next_segment.get());
+        self.next_segment.set(self.next_segment.get() + behind.next_multiple_of(cores));
         let home = self.home.borrow();
-        let end = home.last_key_value().map_or(SegmentId::default(), |(last, _)| SegmentId(last.0 + 1));
         let unsettled = home.values().filter(|home| !home.settled.get()).map(|home| home.segment.id);
-        let except = unsettled.chain(self.owner.borrow().segments_of_copies()).collect();
-        Settled { end, except }
+        let opening = self.opening.borrow();
+        let copies = self.owner.borrow().segments_of_copies();
+        unsettled.chain(opening.iter().copied()).chain(copies).filter(|segment| *segment < end).collect()
     }
 
     fn export(&self, mut from: PageCursor) -> Option<(Vec<u8>, PageCursor)> {

@@ -179,14 +179,21 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             return Err(SegmentError::NumbersSpent);
         }
         self.next_segment.set(counter + self.peers.count() as u64);
+        let id = SegmentId::new(options.incarnation, counter);
         let spec = SegmentSpec {
-            id: SegmentId::new(options.incarnation, counter),
+            id,
             cluster: options.cluster,
             geometry: options.geometry,
             piece_bytes: options.piece_bytes,
             keys: &*options.keys,
         };
-        OpenSegment::create(spec, &members, &options.log).await
+        self.opening.borrow_mut().insert(id);
+        let opened = OpenSegment::create(spec, &members, &options.log).await;
+        if let Ok(open) = &opened {
+            self.home.borrow_mut().insert(id, open.home.clone());
+        }
+        self.opening.borrow_mut().remove(&id);
+        opened
     }
 
     /// Opens a segment on the devices that still serve, as long as they are enough.
@@ -194,10 +201,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         let mut candidates: Vec<Member<D>> = self.options.members.clone();
         loop {
             let error = match self.open_segment_on(&candidates, ahead_bytes).await {
-                Ok(open) => {
-                    self.home.borrow_mut().insert(open.home.segment.id, open.home.clone());
-                    return Ok(open);
-                }
+                Ok(open) => return Ok(open),
                 Err(error) => error,
             };
             let SegmentError::Device { device, .. } = &error else { return Err(error) };
@@ -224,9 +228,7 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
     }
 
     async fn seal(&self, segment: OpenSegment<D>) {
-        let home = segment.home.clone();
         segment.seal(&self.options.log).await;
-        home.settled.set(true);
         self.options.log.settled().await;
     }
 

@@ -12,7 +12,7 @@
 //! tables cross cores.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -126,6 +126,8 @@ pub struct Inner<D: Disk, L: SegmentLog> {
     pub(crate) writer: RowWriter,
     /// Counter of the next segment: those of one core differ by the number of cores.
     pub(crate) next_segment: Cell<u64>,
+    /// Segments that have their number and are not in `home` yet.
+    pub(crate) opening: RefCell<BTreeSet<SegmentId>>,
     pub(crate) tables_at_hand: Cell<u64>,
     pub(crate) tables_read: Cell<u64>,
 }
@@ -164,6 +166,7 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
             known: RefCell::default(),
             writer: RowWriter::default(),
             next_segment: Cell::new(u64::from(peers.me().0) + peers.count() as u64),
+            opening: RefCell::default(),
             tables_at_hand: Cell::new(0),
             tables_read: Cell::new(0),
             peers,
