@@ -430,3 +430,24 @@ fn a_checkpoint_covers_no_segment_that_a_slower_core_opens_afterwards() {
         assert_eq!((recovered.store.chunks, recovered.store.unique_bytes), (stats.store.chunks, 76 << 20));
     });
 }
+
+#[test]
+fn a_segment_that_could_not_be_sealed_is_counted_once() {
+    run(42, |disk| async move {
+        let (nodes, _) = open_two(disk.clone(), 1).await;
+        let sealed = |disk: &SimDisk| {
+            let files = disk.files().into_iter();
+            files.filter(|(name, length)| name.starts_with("segments/") && *length < 8 << 20).count()
+        };
+        assert_eq!(sealed(&disk), 0);
+        // A footer is cut to its length after it was written; the segments of rows are not.
+        disk.fail_nth(Operation::SetLen, 0);
+        put(&nodes[1], "/file", &random_bytes(42, 40 << 20)).await;
+        wait_for_checkpoints(&nodes[0], 2).await;
+        let stats = nodes[0].stats().await.unwrap();
+        let (nodes, report) = open_two(disk, 1).await;
+        assert!(report.checkpoint_chunks > 0);
+        let recovered = nodes[0].stats().await.unwrap();
+        assert_eq!((recovered.store.chunks, recovered.store.unique_bytes), (stats.store.chunks, 40 << 20));
+    });
+}

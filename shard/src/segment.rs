@@ -49,7 +49,7 @@ pub struct SegmentOpened {
 pub trait SegmentLog: 'static {
     /// Records an opened segment durably. The error is for people.
     async fn opened(&self, opened: SegmentOpened) -> Result<(), String>;
-    /// Hears that a segment takes no more appends and all its chunks have entered the index.
+    /// Hears that a segment was sealed, or given up, and all its chunks have entered the index.
     async fn settled(&self);
     /// Records a sealed segment durably, with the offset of each column's footer (none if it has no footer).
     async fn sealed(&self, segment: SegmentId, footer_offsets: Vec<u64>) -> Result<(), String>;
@@ -90,7 +90,8 @@ pub struct HomeSegment {
     pub footers: Vec<u64>,
     /// Bytes of its files on all devices.
     pub file_bytes: Cell<u64>,
-    /// It takes no more appends, and the owners have all its chunks: a checkpoint of the index may cover it.
+    /// It is listed as sealed, and the owners have all its chunks: a checkpoint of the index may cover it. Any other
+    /// segment is read in whole by the next start.
     pub settled: Cell<bool>,
 }
 
@@ -313,6 +314,7 @@ impl<D: Disk> OpenSegment<D> {
         }
         if log.sealed(segment.id, self.cursors).await.is_ok() {
             self.home.file_bytes.set(file_bytes);
+            self.home.settled.set(true);
         }
     }
 }

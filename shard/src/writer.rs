@@ -164,14 +164,7 @@ async fn write_row<D: Disk>(
         Some(segment) => segment,
         None => sink.open_segment().await?,
     };
-    let home = segment.home.clone();
-    let (segment, row) = match segment.append(code, blocks).await {
-        Ok(appended) => appended,
-        Err(error) => {
-            home.settled.set(true);
-            return Err(error);
-        }
-    };
+    let (segment, row) = segment.append(code, blocks).await?;
     sink.row_durable(&segment.home, &row).await;
     let id = segment.home.segment.id;
     let locations = row.table.blocks.iter().map(|block| block.location(id, 0)).collect();
