@@ -18,14 +18,14 @@ use proto::port::Disk;
 use proto::{CoreId, DomainId, SegmentId};
 use shard::recovery::ListedSegment;
 use shard::row::CompressedBlock;
-use shard::{PageCursor, StoreError, Volume};
+use shard::{PageCursor, StoreError};
 
 use crate::error::ChangeError;
 use crate::manifest::{ManifestBuilder, ManifestCursor, StoredChunk, read_chunk};
 use crate::{Inner, NAMESPACE_CORE};
 
-/// Part of the index that may be in segments a checkpoint does not cover before the next one is taken: it bounds what a
-/// start replays, and what checkpoints cost.
+/// Part of the index that may come before the next checkpoint is taken: it bounds what a start replays, and what
+/// checkpoints cost.
 const TAIL_PART: u64 = 8;
 
 /// Which segments a checkpoint covers, of those that the metadata still lists.
@@ -71,27 +71,26 @@ pub(crate) enum CheckpointError {
 }
 
 /// Takes checkpoints for as long as the node lives, one at a time, at the start and whenever a segment was settled, if
-/// enough chunks lie in the tail. Runs on the core that has the namespace.
-pub(crate) async fn keep_taking<D: Disk>(node: Rc<Inner<D>>, mut covered_chunks: u64) {
+/// enough chunks came since the one before. Runs on the core that has the namespace.
+pub(crate) async fn keep_taking<D: Disk>(node: Rc<Inner<D>>, mut chunks_before: u64) {
     loop {
         let settled = node.names.ask(NAMESPACE_CORE, |names| names.next_settled()).await;
         let chunks = node.store.stats().await.chunks;
-        if chunks.saturating_sub(covered_chunks) >= node.checkpoint_after_chunks.max(chunks / TAIL_PART) {
-            match take(&node).await {
-                Ok(volume) => {
-                    covered_chunks = volume.chunks;
-                    node.names.ask(NAMESPACE_CORE, |names| names.count_checkpoint(true)).await;
-                }
-                // The disk may be full, or the node closing: the next settled segment is reason enough to try again.
-                Err(_) => node.names.ask(NAMESPACE_CORE, |names| names.count_checkpoint(false)).await,
+        if chunks.saturating_sub(chunks_before) >= node.checkpoint_after_chunks.max(chunks / TAIL_PART) {
+            // If it fails, the disk may be full, or the node closing: the next settled segment is reason enough to
+            // try again.
+            let taken = take(&node).await.is_ok();
+            if taken {
+                chunks_before = chunks;
             }
+            node.names.ask(NAMESPACE_CORE, move |names| names.count_checkpoint(taken)).await;
         }
         settled.await;
     }
 }
 
-/// Takes one checkpoint; returns how much it covers.
-async fn take<D: Disk>(node: &Rc<Inner<D>>) -> Result<Volume, CheckpointError> {
+/// Takes one checkpoint.
+async fn take<D: Disk>(node: &Rc<Inner<D>>) -> Result<(), CheckpointError> {
     let settled = node.store.settled().await;
     let mut pages = ManifestBuilder::new(node.manifest_page_entries, DomainId::CHECKPOINTS);
     for core in 0..node.names.count() as u16 {
@@ -117,7 +116,7 @@ async fn take<D: Disk>(node: &Rc<Inner<D>>) -> Result<Volume, CheckpointError> {
         names.propose(Command::CheckpointIndex { checkpoint }).await
     };
     node.names.call(NAMESPACE_CORE, propose).await?;
-    Ok(volume)
+    Ok(())
 }
 
 /// Loads this core's share of a checkpoint. Errors are for people.
