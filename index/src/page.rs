@@ -1,4 +1,4 @@
-//! Index checkpoint pages: a part of one partition as bytes. The layout is in docs/FORMATS.md, "Index checkpoint page".
+//! Index checkpoint pages: a part of one partition as bytes. The layout is in docs/FORMATS.md, "Index checkpoint".
 //!
 //! ```text
 //!   0  magic "DFSINDEX"   8  version u32   12  virtual shard u32   16  rkyv: the segments and the entries

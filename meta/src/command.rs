@@ -165,7 +165,7 @@ pub enum Command {
         k: u8,
         /// Parity columns.
         m: u8,
-        /// The core that writes it.
+        /// The stream of the log that lists it; 0 so far.
         stream: u32,
         /// Now, in nanoseconds since the Unix epoch.
         now_ns: u64,

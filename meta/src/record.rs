@@ -281,7 +281,7 @@ pub struct SegmentRecord {
     pub k: u8,
     /// Parity columns.
     pub m: u8,
-    /// The core that opened it.
+    /// The stream of the log that lists it; 0 so far.
     pub stream: u32,
     /// When it was opened, in nanoseconds since the Unix epoch.
     pub opened_ns: u64,
