@@ -1,4 +1,4 @@
-//! The metadata write-ahead log: one stream of files per core, each a header sector and batches of sealed commands.
+//! The metadata write-ahead log: a stream of files, each a header sector and batches of sealed commands.
 //!
 //! ```text
 //!   0       file header (512 bytes, padded to 4096)
@@ -32,7 +32,7 @@ pub struct WalHeader {
     pub device: DeviceId,
     /// Place of this file in its stream, counted from 1.
     pub sequence: U64,
-    /// The stream: the core that wrote it.
+    /// The stream; 0 so far.
     pub stream: U32,
     /// Number of the ring key that wraps this file's key.
     pub ring_key: U32,
