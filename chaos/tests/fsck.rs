@@ -265,7 +265,9 @@ fn a_node_that_was_cut_off_anywhere_is_clean() {
         for start in 0..3 {
             let crash = if random.chance(1, 2) { Crash::Process } else { Crash::Power };
             let again = disk.clone();
-            let run = simulation.run_until(random.between(10, 400), crash, async move {
+            // Early in the start, or while files are written.
+            let steps = if random.chance(1, 2) { random.between(5, 60) } else { random.between(10, 400) };
+            let run = simulation.run_until(steps, crash, async move {
                 let node = open(&again).await.unwrap();
                 for round in 0..50 {
                     put(&node, &format!("/start{start}/file{round}"), &random_bytes(seed * 100 + round, 100_000)).await;
