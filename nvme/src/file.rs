@@ -77,7 +77,10 @@ impl DiskFile for RingFile {
     async fn set_len(&self, bytes: u64) -> io::Result<()> {
         assert_sectors(0, bytes);
         let len = self.len().await?;
-        if bytes >= len {
+        if bytes == len {
+            return Ok(());
+        }
+        if bytes > len {
             return self.allocate(FallocateFlags::empty(), len, bytes - len).await;
         }
         if self.ring.truncates() {
