@@ -451,3 +451,36 @@ fn a_segment_that_could_not_be_sealed_is_counted_once() {
         assert_eq!((recovered.store.chunks, recovered.store.unique_bytes), (stats.store.chunks, 40 << 20));
     });
 }
+
+#[test]
+fn a_node_starts_on_a_disk_that_is_full_to_the_last_byte() {
+    let mut simulation = Simulation::new(43);
+    let disk = simulation.add_disk(DiskOptions::default());
+    let first = disk.clone();
+    let filled = async move {
+        let node = open(vec![first]).await;
+        for file in 0..8 {
+            put(&node, &format!("/{file}"), b"short").await;
+        }
+    };
+    simulation.run(filled).unwrap();
+    let full = disk.clone();
+    let fill = async move {
+        let space = full.space().await.unwrap();
+        full.resize(space.total_bytes - space.free_bytes);
+    };
+    simulation.run(fill).unwrap();
+    for start in 0..20 {
+        let disk = disk.clone();
+        let started = async move {
+            let node = open(vec![disk]).await;
+            for file in 1..8 {
+                assert_eq!(get(&node, &format!("/{file}"), None).await.unwrap(), b"short", "start {start}");
+            }
+            if start == 0 {
+                node.remove(Target::Path(path("/0")), Removal::Single, None).await.unwrap();
+            }
+        };
+        simulation.run(started).unwrap();
+    }
+}

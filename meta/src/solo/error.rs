@@ -91,6 +91,12 @@ pub enum OpenError {
         /// What the device said.
         source: io::Error,
     },
+    /// The disk has no room for the log of this start. Nothing that was acknowledged is lost.
+    #[error("the disk of the metadata is full: free {need_bytes} bytes on it, and start again")]
+    NoSpace {
+        /// Bytes that suffice.
+        need_bytes: u64,
+    },
     /// The store was formatted before, and nothing of it is left.
     #[error("the metadata is gone: bring the directory `meta` back from a copy of the disk")]
     Lost,

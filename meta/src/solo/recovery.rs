@@ -8,6 +8,8 @@
 //!   built on it.
 //! * Then a new file is made durable, whose header names the next command. From that moment the file before it ends
 //!   there, so a torn tail stays harmless in later starts, and bytes beyond it are never looked at again.
+//! * If the disk is too full for it, what the old files reserve behind their ends is given back first. A start after a
+//!   crash then finds nothing there instead of a torn tail or zeros, and decides the same.
 //! * Only then are files removed that hold nothing needed. Making the new file durable made every name that was seen
 //!   durable too, so a renamed snapshot is there to stay before what it replaces goes. A crash anywhere in between
 //!   repeats the same decisions.
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use proto::Lsn;
 use proto::checksum::checksum;
 use proto::disk::{FixedHeader, FormatError, HEADER_BYTES, NonceKind, WalBatchHeader, WalHeader, nonce};
-use proto::limits::{SECTOR_BYTES, VIRTUAL_SHARDS};
+use proto::limits::{SECTOR_BYTES, VIRTUAL_SHARDS, WAL_RESERVE_BYTES};
 use proto::port::{Cipher, Disk, DiskFile, WrappedKey};
 
 use super::error::{Damage, OpenError};
@@ -91,17 +93,17 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
     check_start(&logs, &replay, durable, damaged_snapshot)?;
 
     let mut wal_bytes = 0;
-    let mut kept = Vec::new();
+    let mut ends = Vec::new();
     for (index, log) in logs.iter().enumerate() {
         let end = logs.get(index + 1).map(|next| Lsn(next.header.first_lsn.get()));
         let end_offset = replay.log(disk, log, end).await?;
+        ends.push((log, end_offset));
         if end_offset == FIRST_BATCH_OFFSET {
             obsolete.push(log.sequence);
         } else {
             // What was read may still be in a volatile cache, and will be built on.
             log.file.sync().await.map_err(|source| OpenError::Device { file: log.name.clone(), source })?;
             wal_bytes += end_offset - FIRST_BATCH_OFFSET;
-            kept.push((log, end_offset));
         }
     }
 
@@ -110,11 +112,18 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
     }
     let sequence = listing.wals.last().map_or(0, |last| *last) + 1;
     let next_lsn = Lsn(replay.last_lsn.0 + 1);
-    let writer = WalWriter::create(options, sequence, next_lsn).await.map_err(|error| match error {
-        WalError::Full => OpenError::Device {
-            file: wal::file_name(options.stream, sequence),
-            source: std::io::ErrorKind::StorageFull.into(),
-        },
+    let writer = match WalWriter::create(options, sequence, next_lsn, WAL_RESERVE_BYTES).await {
+        Err(WalError::Full) => {
+            for (log, end_offset) in &ends {
+                trim(log, *end_offset).await?;
+            }
+            // The first attempt may have left a file.
+            WalWriter::create_somehow(options, sequence + 1, next_lsn).await
+        }
+        created => created,
+    };
+    let writer = writer.map_err(|error| match error {
+        WalError::Full => OpenError::NoSpace { need_bytes: WAL_RESERVE_BYTES },
         WalError::Failed { file, source } => OpenError::Device { file, source },
     })?;
     disk.sync_dir("").await.map_err(in_directory)?;
@@ -131,14 +140,13 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
         let name = format!("{DIRECTORY}/{}", snapshot::TEMPORARY_NAME);
         snapshot::remove(disk, &name).await.map_err(|source| OpenError::Device { file: name, source })?;
     }
-    for (log, end_offset) in kept {
-        let device = |source| OpenError::Device { file: log.name.clone(), source };
-        if log.file.len().await.map_err(device)? > end_offset {
-            log.file.set_len(end_offset).await.map_err(device)?;
+    for (log, end_offset) in ends {
+        if end_offset > FIRST_BATCH_OFFSET {
+            trim(log, end_offset).await?;
+            files.wals.insert(log.sequence, end_offset);
         }
-        files.wals.insert(log.sequence, end_offset);
     }
-    files.wals.insert(sequence, writer.reserved());
+    files.wals.insert(writer.sequence(), writer.reserved());
 
     Ok(Core {
         state: replay.state,
@@ -158,6 +166,15 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
         },
         files,
     })
+}
+
+/// Gives back what a log reserves behind its end.
+async fn trim<D: Disk>(log: &LogFile<D>, end_offset: u64) -> Result<(), OpenError> {
+    let device = |source| OpenError::Device { file: log.name.clone(), source };
+    if log.file.len().await.map_err(device)? > end_offset {
+        log.file.set_len(end_offset).await.map_err(device)?;
+    }
+    Ok(())
 }
 
 /// Lists what is there.

@@ -17,6 +17,8 @@ pub(super) const COMMAND_HEAD_BYTES: usize = 8;
 pub(super) const BATCH_PLAIN_BYTES_MAX: usize = WAL_BATCH_BYTES_MAX - SEAL_TAG_BYTES;
 /// Offset of a file's first batch.
 pub(super) const FIRST_BATCH_OFFSET: u64 = SECTOR_BYTES as u64;
+/// Bytes by which a file is reserved ahead: from what spares the disk work to what a nearly full one still has.
+const RESERVE_STEPS_BYTES: [u64; 3] = [WAL_RESERVE_BYTES, 64 << 10, SECTOR_BYTES as u64];
 
 /// Why the log could not be written.
 pub(super) enum WalError {
@@ -65,6 +67,24 @@ pub(super) fn header_checksum(header: &impl FixedHeader) -> u64 {
 }
 
 impl<F: DiskFile> WalWriter<F> {
+    /// Makes a new, durable log file with a tag and a key of its own, on a nearly full disk too: with as many bytes
+    /// reserved as there are, at least for its header. Uses up one number after `sequence` for each attempt.
+    ///
+    /// Errors: as [`WalWriter::create`].
+    pub(super) async fn create_somehow<D: Disk<File = F>>(
+        options: &SoloOptions<D>,
+        sequence: u64,
+        first_lsn: Lsn,
+    ) -> Result<WalWriter<F>, WalError> {
+        for (sequence, reserve_bytes) in (sequence..).zip(RESERVE_STEPS_BYTES) {
+            match WalWriter::create(options, sequence, first_lsn, reserve_bytes).await {
+                Err(WalError::Full) => {}
+                created => return created,
+            }
+        }
+        Err(WalError::Full)
+    }
+
     /// Makes a new, durable log file with a tag and a key of its own.
     ///
     /// Errors: [`WalError::Full`] leaves at most a file without a header, which recovery passes over.
@@ -72,12 +92,13 @@ impl<F: DiskFile> WalWriter<F> {
         options: &SoloOptions<D>,
         sequence: u64,
         first_lsn: Lsn,
+        reserve_bytes: u64,
     ) -> Result<WalWriter<F>, WalError> {
         let name = file_name(options.stream, sequence);
         let failed = |source| WalError::Failed { file: name.clone(), source };
-        let file = match options.disk.create(&name, WAL_RESERVE_BYTES).await {
+        let file = match options.disk.create(&name, reserve_bytes).await {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(WalError::Full),
+            Err(error) if is_full(&error) => return Err(WalError::Full),
             Err(error) => return Err(failed(error)),
         };
         let key = runtime::random::<32>();
@@ -108,7 +129,7 @@ impl<F: DiskFile> WalWriter<F> {
             tag: header.tag,
             cipher: options.keys.cipher(&key),
             offset: FIRST_BATCH_OFFSET,
-            reserved: WAL_RESERVE_BYTES,
+            reserved: reserve_bytes,
             previous_checksum: header_checksum(&header),
             name,
         })
@@ -146,13 +167,10 @@ impl<F: DiskFile> WalWriter<F> {
         // Room first: once a batch is sealed its nonce is spent, and the batch must go out.
         let bytes = batch_bytes(commands);
         let end = self.offset + bytes;
-        if end > self.reserved {
-            let reserved = end.next_multiple_of(WAL_RESERVE_BYTES);
-            match self.file.set_len(reserved).await {
-                Ok(()) => self.reserved = reserved,
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(WalError::Full),
-                Err(source) => return Err(self.failed(source)),
-            }
+        // What is left behind the batch is room for the header of the file that the next start makes.
+        let need = end + FIRST_BATCH_OFFSET;
+        if need > self.reserved {
+            self.reserve(need).await?;
         }
         let (buf, checksum) = self.seal(disk, first_lsn, commands);
         assert_eq!(buf.len() as u64, bytes, "invariant: a batch has the size that was reserved");
@@ -161,6 +179,22 @@ impl<F: DiskFile> WalWriter<F> {
         self.offset = end;
         self.previous_checksum = checksum;
         Ok(bytes)
+    }
+
+    /// Makes the file at least `need` bytes long, longer if the disk has room.
+    async fn reserve(&mut self, need: u64) -> Result<(), WalError> {
+        for step in RESERVE_STEPS_BYTES {
+            let reserved = need.next_multiple_of(step);
+            match self.file.set_len(reserved).await {
+                Ok(()) => {
+                    self.reserved = reserved;
+                    return Ok(());
+                }
+                Err(error) if is_full(&error) => {}
+                Err(source) => return Err(self.failed(source)),
+            }
+        }
+        Err(WalError::Full)
     }
 
     fn failed(&self, source: io::Error) -> WalError {
@@ -201,6 +235,11 @@ impl<F: DiskFile> WalWriter<F> {
         buf.pad_to_sector();
         (buf, header_checksum(&header))
     }
+}
+
+/// Whether an error says that the disk, or what this user may take of it, is full.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Bytes of the commands of a batch before sealing.

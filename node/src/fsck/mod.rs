@@ -420,6 +420,7 @@ fn meta_problem(directory: usize, error: &OpenError) -> Problem {
             problem(ProblemKind::MetadataDamaged).in_file(directory, file)
         }
         OpenError::Device { file, .. } => problem(ProblemKind::DeviceFailed).in_file(directory, file),
+        OpenError::NoSpace { .. } => problem(ProblemKind::DeviceFailed).in_file(directory, "meta"),
         OpenError::Lost | OpenError::Format(_) => problem(ProblemKind::MetadataDamaged).in_file(directory, "meta"),
     }
 }
