@@ -6,6 +6,7 @@ use std::time::Duration;
 use chaos::sim::{DiskOptions, Operation, SimDisk, Simulation};
 use chunk::KeyRing;
 use futures_util::FutureExt;
+use node::namespace::AttributeChange;
 use node::{Attributes, FileReadError, Node, NodeOptions, PutOptions, Removal, Session, Target};
 use proto::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, INLINE_BYTES_MAX, MANIFEST_PAGE_ENTRIES_MAX};
 use proto::path::FsPath;
@@ -483,4 +484,32 @@ fn a_node_starts_on_a_disk_that_is_full_to_the_last_byte() {
         };
         simulation.run(started).unwrap();
     }
+}
+
+#[test]
+fn a_log_without_room_for_a_segment_is_a_full_disk_and_not_a_broken_log() {
+    let mut simulation = Simulation::new(44);
+    let disks: Vec<SimDisk> = (0..2).map(|_| simulation.add_disk(DiskOptions::default())).collect();
+    simulation
+        .run(async move {
+            let node = open(disks.clone()).await;
+            put(&node, "/file", b"short").await;
+            // The metadata lies on the first disk, the data on the second, which has more space.
+            let space = disks[0].space().await.unwrap();
+            disks[0].resize(space.total_bytes - space.free_bytes);
+            let change = AttributeChange { mode: Some(0o600), ..AttributeChange::default() };
+            while node.set_attributes(Target::Path(path("/file")), change.clone(), None).await.is_ok() {}
+            let files = disks[1].files();
+            let mut writer = node.create(path("/large"), PutOptions::default()).unwrap();
+            let written = async {
+                writer.write(&random_bytes(44, 1 << 20)).await?;
+                writer.finish().await
+            };
+            let error = written.await.unwrap_err();
+            assert!(error.to_string().contains("no room for a new segment"), "{error}");
+            assert_eq!(disks[1].files(), files, "what was made for the segment is gone again");
+            disks[0].resize(space.total_bytes);
+            put(&node, "/large", &random_bytes(44, 1 << 20)).await;
+        })
+        .unwrap();
 }

@@ -47,7 +47,7 @@ use net::mailbox::Cores;
 use proto::port::{Disk, runtime};
 use proto::{ClusterId, CoreId, DomainId, VirtualShard};
 use shard::segment::{SegmentLog, SegmentOpened};
-use shard::{Store, StoreStats};
+use shard::{LogError, Store, StoreStats};
 
 pub use error::{ChangeError, FileReadError, OpenError, PutError};
 pub use events::{EventInfo, EventPage, EventQuery, EventsError, Since};
@@ -172,7 +172,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 pub struct MetaLog<D: Disk>(Cores<Namespace<D>>);
 
 impl<D: Disk> MetaLog<D> {
-    async fn record(&self, command: Command) -> Result<(), String> {
+    async fn record(&self, command: Command) -> Result<(), LogError> {
         let answer = loop {
             let command = command.clone();
             let propose = |names: Rc<Namespace<D>>| async move { names.meta.propose(GROUP, command).await };
@@ -183,15 +183,16 @@ impl<D: Disk> MetaLog<D> {
             }
         };
         match answer {
-            Ok(Response::Failed(refused)) => Err(refused.to_string()),
+            Ok(Response::Failed(refused)) => Err(LogError::Failed(refused.to_string())),
             Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
+            Err(ProposeError::StorageFull) => Err(LogError::NoSpace),
+            Err(error) => Err(LogError::Failed(error.to_string())),
         }
     }
 }
 
 impl<D: Disk> SegmentLog for MetaLog<D> {
-    async fn opened(&self, opened: SegmentOpened) -> Result<(), String> {
+    async fn opened(&self, opened: SegmentOpened) -> Result<(), LogError> {
         self.record(Command::OpenSegment {
             segment: opened.segment,
             members: opened.members,
@@ -211,7 +212,7 @@ impl<D: Disk> SegmentLog for MetaLog<D> {
         self.0.ask(NAMESPACE_CORE, |names: &Namespace<D>| room::data_reserve_bytes(&names.meta)).await
     }
 
-    async fn sealed(&self, segment: proto::SegmentId, footer_offsets: Vec<u64>) -> Result<(), String> {
+    async fn sealed(&self, segment: proto::SegmentId, footer_offsets: Vec<u64>) -> Result<(), LogError> {
         self.record(Command::SealSegment { segment, footer_offsets }).await
     }
 }

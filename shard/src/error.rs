@@ -6,6 +6,17 @@ use proto::disk::FormatError;
 use proto::port::KeyError;
 use proto::{DeviceId, Location, SegmentId};
 
+/// The metadata log did not record what happened to a segment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// It has no room: nothing was recorded. Free space on its disk.
+    #[error("no space is left for the metadata log")]
+    NoSpace,
+    /// For people. Whether it was recorded is decided by the next start.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// A segment could not be opened for appends.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SegmentError {
@@ -28,9 +39,20 @@ pub enum SegmentError {
     /// Restart the node: a start has numbers for 2^24 segments, and this one has used them all.
     #[error("this start has used all its segment numbers; restart the node")]
     NumbersSpent,
+    /// Free space on the disk of the metadata; nothing was written.
+    #[error("the metadata log has no room for a new segment; free space on its disk")]
+    LogFull,
     /// The metadata log did not take the segment: writes stop until the node restarts.
     #[error("the metadata log refused a new segment: {0}")]
     Log(String),
+}
+
+impl SegmentError {
+    /// Whether there is no room for another segment, and all else is well.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, SegmentError::NoSpace { .. } | SegmentError::LogFull)
+    }
 }
 
 /// A chunk was not stored. Nothing of it is visible; the same bytes may be sent again.
@@ -115,7 +137,7 @@ pub enum RecoverError {
         /// The segment.
         segment: SegmentId,
         /// What the log said.
-        what: String,
+        what: LogError,
     },
     /// The segment's key could not be unwrapped: use the key file that the data was written with.
     #[error("the key of segment {segment} cannot be unwrapped: {source}")]

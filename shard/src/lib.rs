@@ -41,7 +41,7 @@ mod wait;
 mod writer;
 
 pub use checkpoint::{PageCursor, Settled};
-pub use error::{ReadError, RecoverError, SegmentError, StoreError};
+pub use error::{LogError, ReadError, RecoverError, SegmentError, StoreError};
 pub use open::{METADATA_RESERVE_BYTES, Recovered};
 pub use owner::Volume;
 pub use segment::{Member, SegmentLog};

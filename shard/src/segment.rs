@@ -19,7 +19,7 @@ use proto::port::{AlignedBuf, Cipher, Disk, DiskFile, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, Geometry, RowNumber, SegmentId, SegmentTag};
 use zerocopy::IntoBytes;
 
-use crate::error::{SegmentError, StoreError};
+use crate::error::{LogError, SegmentError, StoreError};
 use crate::open::METADATA_RESERVE_BYTES;
 use crate::row::{CompressedBlock, RowPlace, RowTarget, SealedRow, piece_bytes, seal_row};
 use crate::rows::Rows;
@@ -47,12 +47,12 @@ pub struct SegmentOpened {
 /// Where openings and seals of segments are made durable (the metadata log).
 #[expect(async_fn_in_trait, reason = "code above the ports is single-threaded on purpose")]
 pub trait SegmentLog: 'static {
-    /// Records an opened segment durably. The error is for people.
-    async fn opened(&self, opened: SegmentOpened) -> Result<(), String>;
+    /// Records an opened segment durably.
+    async fn opened(&self, opened: SegmentOpened) -> Result<(), LogError>;
     /// Hears that a segment was sealed, or given up, and all its chunks have entered the index.
     async fn settled(&self);
     /// Records a sealed segment durably, with the offset of each column's footer (none if it has no footer).
-    async fn sealed(&self, segment: SegmentId, footer_offsets: Vec<u64>) -> Result<(), String>;
+    async fn sealed(&self, segment: SegmentId, footer_offsets: Vec<u64>) -> Result<(), LogError>;
     /// Bytes that new segments leave free on each device, so that metadata and removals still work when it is full.
     async fn reserve_bytes(&self) -> u64 {
         METADATA_RESERVE_BYTES
@@ -157,21 +157,25 @@ impl<D: Disk> OpenSegment<D> {
         let files = match try_join_all((0..members.len()).map(create)).await {
             Ok(files) => files,
             Err(error) => {
-                // Unlisted files hold no row; what cannot be removed now is removed by the next recovery.
-                for (column, member) in members.iter().enumerate() {
-                    let _ = member.disk.remove(&piece_name(spec.id, column)).await;
-                }
+                remove_pieces(spec.id, members).await;
                 return Err(error);
             }
         };
         let opened = SegmentOpened { segment: spec.id, members: devices.clone(), geometry: spec.geometry };
-        if let Err(error) = log.opened(opened).await {
-            // The listing may have become durable all the same, and a listed segment must have its files: they stay,
-            // but give back what was reserved. Unlisted, they are removed by the next recovery.
-            for file in &files {
-                let _ = file.set_len(SECTOR_BYTES as u64).await;
+        match log.opened(opened).await {
+            Ok(()) => {}
+            Err(LogError::NoSpace) => {
+                remove_pieces(spec.id, members).await;
+                return Err(SegmentError::LogFull);
             }
-            return Err(SegmentError::Log(error));
+            Err(LogError::Failed(what)) => {
+                // The listing may have become durable all the same, and a listed segment must have its files: they
+                // stay, but give back what was reserved. Unlisted, they are removed by the next recovery.
+                for file in &files {
+                    let _ = file.set_len(SECTOR_BYTES as u64).await;
+                }
+                return Err(SegmentError::Log(what));
+            }
         }
         let columns = members.len();
         let segment =
@@ -336,6 +340,14 @@ pub(crate) fn encode_footer_row(body: &mut Vec<u8>, place: &RowPlace, table: &Ro
     let table = table.encode();
     body.extend_from_slice(&(table.len() as u32).to_le_bytes());
     body.extend_from_slice(&table);
+}
+
+/// Removes the files of a segment that was not listed and holds no row, as far as the devices allow: what is left is
+/// removed by the next recovery.
+async fn remove_pieces<D: Disk>(segment: SegmentId, members: &[Member<D>]) {
+    for (column, member) in members.iter().enumerate() {
+        let _ = member.disk.remove(&piece_name(segment, column)).await;
+    }
 }
 
 /// Creates one column's file with its header, durably.

@@ -251,7 +251,7 @@ impl From<ChangeError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         match &error {
-            StoreError::Segment(SegmentError::NoSpace { .. }) => ApiError::no_space(error),
+            StoreError::Segment(SegmentError::NoSpace { .. } | SegmentError::LogFull) => ApiError::no_space(error),
             StoreError::Segment(SegmentError::Log(_) | SegmentError::NumbersSpent) => ApiError::poisoned(error),
             StoreError::Segment(SegmentError::Device { .. }) | StoreError::Device { .. } => ApiError::device(error),
             StoreError::Closing => ApiError::closing(),
@@ -318,6 +318,7 @@ mod tests {
         let full = StoreError::Segment(SegmentError::NoSpace { need_bytes: 1 });
         let error = ApiError::from(PutError::Store(full));
         assert_eq!((error.status.as_u16(), error.code, error.retry), (507, "no_space", Retry::Never));
+        assert_eq!(ApiError::from(StoreError::Segment(SegmentError::LogFull)).code, "no_space");
         let error = ApiError::from(StoreError::Segment(SegmentError::Log("disk".to_owned())));
         assert!(error.is_poisoned() && error.status.as_u16() == 503);
         assert_eq!(ApiError::from(StoreError::Closing).code, "closing");
