@@ -513,3 +513,59 @@ fn a_log_without_room_for_a_segment_is_a_full_disk_and_not_a_broken_log() {
         })
         .unwrap();
 }
+
+#[test]
+fn a_row_goes_to_the_last_segment_that_has_room_whoever_has_it() {
+    let mut simulation = Simulation::new(45);
+    // What is kept for metadata, its log, and room for one segment of 8 MiB and half of another.
+    let disk = simulation.add_disk(DiskOptions { capacity_bytes: (64 + 4 + 12) << 20, ..DiskOptions::default() });
+    simulation
+        .run(async move {
+            let options = NodeOptions {
+                piece_bytes: 8 << 20,
+                ..NodeOptions::new(vec![disk.clone()], Arc::new(KeyRing::generate(1, [7; 32])))
+            };
+            let node = Node::open(options).await.unwrap().0;
+            // Each row is wanted at once, so that both lanes have work.
+            let puts = (0..6).map(|file| {
+                let node = node.clone();
+                async move { put(&node, &format!("/{file}"), &random_bytes(450 + file, 1 << 20)).await }
+            });
+            futures_util::future::join_all(puts).await;
+            for file in 0..6 {
+                assert!(get(&node, &format!("/{file}"), None).await.unwrap() == random_bytes(450 + file, 1 << 20));
+            }
+            // The segment that both share is full at last: that is an answer, not a wait.
+            let mut writer = node.create(path("/more"), PutOptions::default()).unwrap();
+            let written = async {
+                writer.write(&random_bytes(460, 4 << 20)).await?;
+                writer.finish().await
+            };
+            let error = written.await.unwrap_err().to_string();
+            assert!(error.contains("no disk has"), "{error}");
+            node.close().await.unwrap();
+        })
+        .unwrap();
+}
+
+#[test]
+fn cores_that_want_segments_at_once_find_the_room_on_different_disks() {
+    let mut simulation = Simulation::new(46);
+    // Room for one segment of 8 MiB on each, and half of another.
+    let options = DiskOptions { capacity_bytes: (64 + 4 + 12) << 20, ..DiskOptions::default() };
+    let disks: Vec<SimDisk> = (0..2).map(|_| simulation.add_disk(options)).collect();
+    simulation
+        .run(async move {
+            let options = || NodeOptions {
+                piece_bytes: 8 << 20,
+                ..NodeOptions::new(disks.clone(), Arc::new(KeyRing::generate(1, [7; 32])))
+            };
+            let nodes = Node::open_cores(options, 2).await.unwrap().0;
+            let puts = (0..2).map(|core| {
+                let node = nodes[core].clone();
+                async move { put(&node, &format!("/{core}"), &random_bytes(470 + core as u64, 1 << 20)).await }
+            });
+            futures_util::future::join_all(puts).await;
+        })
+        .unwrap();
+}

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use proto::disk::RowTable;
-use proto::port::Disk;
+use proto::port::{Disk, runtime};
 use proto::{ChunkId, CoreId, DomainId, Location, SegmentId};
 
 use crate::error::{RecoverError, SegmentError, StoreError};
@@ -23,6 +24,9 @@ use crate::writer::{RowSink, RowWriter};
 
 /// Bytes of each device that data leaves free, so that metadata and deletes still work when it is full.
 pub const METADATA_RESERVE_BYTES: u64 = 64 << 20;
+/// How often, and how far apart, a segment is tried for that finds no room beside what others are about to reserve.
+const RESERVE_ATTEMPTS_MAX: usize = 50;
+const RESERVE_PAUSE: Duration = Duration::from_millis(10);
 /// Segments that are recovered at the same time.
 const RECOVERIES_INFLIGHT_MAX: usize = 8;
 /// Recovered chunks that are sent to their owners together.
@@ -220,11 +224,20 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
 
     async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError> {
         let need_bytes = self.options.piece_bytes;
-        // Whoever comes later counts those before him: of several that want the last room, the first gets it.
-        let ahead_bytes = self.options.reserving_bytes.fetch_add(need_bytes, Ordering::SeqCst);
-        let opened = self.open_segment_somewhere(ahead_bytes).await;
-        self.options.reserving_bytes.fetch_sub(need_bytes, Ordering::SeqCst);
-        opened
+        for attempt in 1.. {
+            // Whoever comes later counts those before him: of several that want the last room, the first gets it.
+            let ahead_bytes = self.options.reserving_bytes.fetch_add(need_bytes, Ordering::SeqCst);
+            let opened = self.open_segment_somewhere(ahead_bytes).await;
+            self.options.reserving_bytes.fetch_sub(need_bytes, Ordering::SeqCst);
+            match opened {
+                // Those before him may have taken less, or room elsewhere; they are done soon.
+                Err(SegmentError::NoSpace { .. }) if ahead_bytes > 0 && attempt < RESERVE_ATTEMPTS_MAX => {
+                    runtime::sleep(RESERVE_PAUSE).await;
+                }
+                opened => return opened,
+            }
+        }
+        unreachable!("invariant: the last attempt returns")
     }
 
     async fn seal(&self, segment: OpenSegment<D>) {

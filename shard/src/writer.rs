@@ -2,6 +2,9 @@
 //!
 //! Two lanes, each with an open segment of its own, take turns: while one row syncs, the next gathers. A row is cut
 //! when its blocks reach [`ROW_PAYLOAD_BYTES_TARGET`], or as soon as somebody waits for one of them.
+//!
+//! On a full disk a lane may get no segment while the other still has one. It gives its row back then, and takes none
+//! until the other has lost its segment too.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -43,6 +46,8 @@ struct Queue {
     urgent: usize,
     closing: bool,
     lanes: usize,
+    /// Lanes that have a segment.
+    segments: usize,
 }
 
 /// The queue in front of the lanes.
@@ -91,11 +96,15 @@ impl RowWriter {
         self.ended.until(|| (self.queue.borrow().lanes == 0).then_some(())).await;
     }
 
-    /// Takes the blocks of the next row off the queue: `None` while it is not time, `Some(None)` at the end.
-    fn next_row(&self) -> Option<Option<Vec<Queued>>> {
+    /// Takes the blocks of the next row off the queue: `None` while it is not time, `Some(None)` at the end. A lane that
+    /// found no room for a segment leaves the rows to those that have one.
+    fn next_row(&self, found_no_room: bool) -> Option<Option<Vec<Queued>>> {
         let mut queue = self.queue.borrow_mut();
         if queue.waiting.is_empty() {
             return queue.closing.then_some(None);
+        }
+        if found_no_room && queue.segments > 0 {
+            return None;
         }
         if queue.urgent == 0 && queue.waiting_bytes < ROW_PAYLOAD_BYTES_TARGET && !queue.closing {
             return None;
@@ -112,6 +121,32 @@ impl RowWriter {
         queue.waiting_bytes -= row_bytes;
         queue.urgent = queue.urgent.saturating_sub(row.len());
         Some(Some(row))
+    }
+
+    /// Puts the blocks of a row back, to be taken next.
+    fn give_back(&self, row: impl DoubleEndedIterator<Item = Queued>) {
+        let mut queue = self.queue.borrow_mut();
+        for queued in row.rev() {
+            queue.waiting_bytes += queued.block.column_bytes();
+            queue.urgent += 1;
+            queue.waiting.push_front(queued);
+        }
+        drop(queue);
+        self.work.wake();
+    }
+
+    fn lane_has_segment(&self) -> bool {
+        self.queue.borrow().segments > 0
+    }
+
+    fn segment_opened(&self) {
+        self.queue.borrow_mut().segments += 1;
+    }
+
+    /// A lane appends no more to its segment: whoever left his rows to it tries for himself again.
+    fn segment_ended(&self) {
+        self.queue.borrow_mut().segments -= 1;
+        self.work.wake();
     }
 }
 
@@ -132,11 +167,17 @@ pub(crate) fn start_lanes<D: Disk>(sink: &Rc<impl RowSink<D>>, code: &Rc<Code>) 
 async fn run_lane<D: Disk>(sink: &impl RowSink<D>, code: &Code) {
     let writer = sink.writer();
     let mut open: Option<OpenSegment<D>> = None;
-    while let Some(row) = writer.work.until(|| writer.next_row()).await {
+    let mut found_no_room = false;
+    while let Some(row) = writer.work.until(|| writer.next_row(found_no_room)).await {
         writer.room.wake();
         let (blocks, waiters): (Vec<CompressedBlock>, Vec<_>) =
             row.into_iter().map(|queued| (queued.block, queued.done)).unzip();
         let written = write_row(sink, code, &mut open, &blocks).await;
+        found_no_room = matches!(&written, Err(StoreError::Segment(error)) if error.is_no_space());
+        if found_no_room && writer.lane_has_segment() {
+            writer.give_back(blocks.into_iter().zip(waiters).map(|(block, done)| Queued { block, done }));
+            continue;
+        }
         if let Err(error) = &written {
             sink.row_failed(blocks.iter().map(|block| block.entry.chunks[0].id).collect(), error).await;
         }
@@ -146,6 +187,7 @@ async fn run_lane<D: Disk>(sink: &impl RowSink<D>, code: &Code) {
         }
     }
     if let Some(segment) = open {
+        writer.segment_ended();
         sink.seal(segment).await;
     }
 }
@@ -158,13 +200,24 @@ async fn write_row<D: Disk>(
     blocks: &[CompressedBlock],
 ) -> Result<Vec<Location>, StoreError> {
     if let Some(full) = open.take_if(|segment| !segment.fits(blocks)) {
+        sink.writer().segment_ended();
         sink.seal(full).await;
     }
     let segment = match open.take() {
         Some(segment) => segment,
-        None => sink.open_segment().await?,
+        None => {
+            let segment = sink.open_segment().await?;
+            sink.writer().segment_opened();
+            segment
+        }
     };
-    let (segment, row) = segment.append(code, blocks).await?;
+    let (segment, row) = match segment.append(code, blocks).await {
+        Ok(appended) => appended,
+        Err(error) => {
+            sink.writer().segment_ended();
+            return Err(error);
+        }
+    };
     sink.row_durable(&segment.home, &row).await;
     let id = segment.home.segment.id;
     let locations = row.table.blocks.iter().map(|block| block.location(id, 0)).collect();
