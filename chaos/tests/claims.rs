@@ -8,7 +8,9 @@ use chunk::KeyRing;
 use futures_util::FutureExt;
 use node::namespace::AttributeChange;
 use node::{Attributes, FileReadError, Node, NodeOptions, PutOptions, Removal, Session, Target};
-use proto::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, INLINE_BYTES_MAX, MANIFEST_PAGE_ENTRIES_MAX};
+use proto::limits::{
+    CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, INLINE_BYTES_MAX, MANIFEST_PAGE_ENTRIES_MAX, ROW_QUEUE_BYTES_MAX,
+};
 use proto::path::FsPath;
 use proto::port::{Disk, runtime};
 
@@ -568,4 +570,32 @@ fn cores_that_want_segments_at_once_find_the_room_on_different_disks() {
             futures_util::future::join_all(puts).await;
         })
         .unwrap();
+}
+
+#[test]
+fn an_upload_that_goes_away_while_it_waits_for_room_leaves_nothing() {
+    run(47, |disk| async move {
+        let node = open(vec![disk]).await;
+        let part = 512 << 10;
+        // Half as much again as the queue holds, all handed over before any of it is durable.
+        let mut uploads: Vec<_> = (0..ROW_QUEUE_BYTES_MAX * 3 / 2 / part)
+            .map(|file| {
+                let (node, name) = (node.clone(), format!("/{file}"));
+                Box::pin(async move { put(&node, &name, &random_bytes(1000 + file as u64, part)).await })
+            })
+            .collect();
+        for upload in &mut uploads {
+            assert!(upload.as_mut().now_or_never().is_none());
+        }
+        for _ in 0..uploads.len() {
+            runtime::yield_now().await;
+        }
+        let mut late = node.create(path("/late"), PutOptions::default()).unwrap();
+        assert!(late.write(&random_bytes(999, part)).now_or_never().is_none(), "there is no room");
+        drop(late);
+        futures_util::future::join_all(uploads).await;
+        node.close().await.unwrap();
+        let stats = node.stats().await.unwrap();
+        assert_eq!(stats.store.unique_bytes, stats.logical_bytes);
+    });
 }

@@ -183,8 +183,10 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
     /// Stores those of the chunks `ids` that are not here yet, after waiting for room. `block` makes the block of the
     /// chunk at a place of `ids`; it is asked for missing chunks only.
     ///
-    /// Runs to its end even if the returned future is dropped: others may already wait for what was claimed.
+    /// Once there was room it runs to its end even if the returned future is dropped: others may already wait for what
+    /// was claimed. Before, nothing is kept of it, so that no crowd of callers who went away gathers at a slow disk.
     pub async fn put(&self, ids: Vec<ChunkId>, block: impl FnMut(usize) -> CompressedBlock + 'static) -> Vec<Stored> {
+        self.inner.writer.wait_for_room().await;
         let (done, stored) = oneshot::channel();
         let inner = self.inner.clone();
         runtime::spawn(async move {
@@ -256,7 +258,6 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     }
 
     async fn put(&self, ids: &[ChunkId], mut block: impl FnMut(usize) -> CompressedBlock) -> Vec<Stored> {
-        self.writer.wait_for_room().await;
         let me = self.peers.me();
         let mut stored: Vec<Option<Stored>> = ids.iter().map(|_| None).collect();
         let mut places: Vec<usize> = (0..ids.len()).collect();
