@@ -599,3 +599,24 @@ fn an_upload_that_goes_away_while_it_waits_for_room_leaves_nothing() {
         assert_eq!(stats.store.unique_bytes, stats.logical_bytes);
     });
 }
+
+#[test]
+fn a_long_listing_is_whole_and_goes_on_where_it_ended() {
+    run(48, |disk| async move {
+        let node = open(vec![disk]).await;
+        let names: Vec<String> = (0..1203).map(|file| format!("{file:04}")).collect();
+        let puts = names.iter().map(|name| {
+            let node = node.clone();
+            async move { put(&node, &format!("/d/{name}"), b"x").await }
+        });
+        futures_util::future::join_all(puts).await;
+        let directory = Target::Path(path("/d"));
+        for limit in [1, 499, 500, 501, 1000, 1001, 1202, 1203, 1204, 10_000] {
+            let page = node.list(directory.clone(), None, limit).await.unwrap();
+            let listed: Vec<&str> = page.entries.iter().map(|entry| entry.inode.name.as_str()).collect();
+            let whole = limit.min(names.len());
+            assert_eq!(listed, names[..whole], "{limit}");
+            assert_eq!(page.next_after.as_ref(), (whole < names.len()).then(|| &names[whole - 1]), "{limit}");
+        }
+    });
+}

@@ -4,9 +4,10 @@ use std::future::Future;
 use std::rc::Rc;
 
 use meta::{Attributes, Condition, Content, MetaError, ProposeError, Session};
-use proto::VersionNumber;
+use proto::limits::LIST_PAGE_ENTRIES_MAX;
 use proto::path::FsPath;
 use proto::port::Disk;
+use proto::{FileId, VersionNumber};
 
 use crate::error::ChangeError;
 use crate::info::FileInfo;
@@ -14,6 +15,9 @@ use crate::namespace::{AttributeChange, ListPage, Namespace, Removal, Target};
 use crate::versions::VersionPage;
 use crate::write::{Committed, PutOptions};
 use crate::{NAMESPACE_CORE, Node};
+
+/// Entries of a directory that are described in one go: a whole page would hold up the core for tens of milliseconds.
+const LIST_STEP_ENTRIES: usize = 500;
 
 impl<D: Disk> Node<D> {
     /// Runs `call` where the namespace is. It goes on if the returned future is dropped on another core, and must not
@@ -42,11 +46,29 @@ impl<D: Disk> Node<D> {
         self.ask_names(move |names| names.stat(&target)).await
     }
 
-    /// See [`Namespace::list`].
+    /// See [`Namespace::list`]. A long page is put together in steps, between which the namespace serves others.
     ///
     /// Errors: as there.
     pub async fn list(&self, target: Target, after: Option<String>, limit: usize) -> Result<ListPage, MetaError> {
-        self.ask_names(move |names| names.list(&target, after.as_deref(), limit)).await
+        let limit = limit.clamp(1, LIST_PAGE_ENTRIES_MAX);
+        let cluster = self.cluster();
+        let step = limit.min(LIST_STEP_ENTRIES);
+        let list = move |names: &Namespace<D>| {
+            let directory = names.stat(&target)?.inode.inode;
+            Ok((directory, names.list(&target, after.as_deref(), step)?))
+        };
+        let (directory, mut page) = self.ask_names(list).await?;
+        while page.entries.len() < limit
+            && let Some(after) = page.next_after.take()
+        {
+            let step = (limit - page.entries.len()).min(LIST_STEP_ENTRIES);
+            // The same directory, wherever it was moved meanwhile.
+            let target = Target::Id(FileId::new(cluster, directory));
+            let rest = self.ask_names(move |names| names.list(&target, Some(&after), step)).await?;
+            page.entries.extend(rest.entries);
+            page.next_after = rest.next_after;
+        }
+        Ok(page)
     }
 
     /// See [`Namespace::make_directory`].
