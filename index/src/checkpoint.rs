@@ -32,6 +32,8 @@ pub struct ImportStats {
     pub added: u64,
     /// Entries whose chunk was known already; what was known stays.
     pub known: u64,
+    /// Those of them whose chunk was known in another segment: it was stored again after the page was made.
+    pub known_elsewhere: u64,
     /// Entries in segments that were not kept.
     pub skipped: u64,
 }
@@ -113,8 +115,9 @@ impl Index {
                     stats.skipped += 1;
                     continue;
                 };
-                if partition.find(&self.buckets, key).is_some() {
+                if let Some(at) = partition.find(&self.buckets, key) {
                     stats.known += 1;
+                    stats.known_elsewhere += u64::from(self.buckets.rest(at).known().segment != segment);
                     continue;
                 }
                 self.segments.take_again(segment);

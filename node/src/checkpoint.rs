@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The index is derived, so a checkpoint may be late, and one that does not verify is passed over: then all segments are
-//! replayed. A crash while one is taken leaves blocks that nothing refers to.
+//! replayed. So is one with a chunk that was stored again since, which is rare: it takes damage. A crash while one is
+//! taken leaves blocks that nothing refers to.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -137,7 +138,9 @@ pub(crate) async fn load<D: Disk>(
             let bytes = read_chunk(node, &page.entry).await.map_err(|error| error.to_string())?;
             let cover = cover.clone();
             let imported = node.store.import(bytes, move |segment| cover.has(segment)).await;
-            imported.map_err(|error| error.to_string())?;
+            if !imported.map_err(|error| error.to_string())? {
+                return Err("a chunk that it has could not be confirmed and was stored again".to_owned());
+            }
         }
         number += 1;
     }

@@ -10,7 +10,7 @@ use proto::limits::VIRTUAL_SHARDS;
 use proto::port::Disk;
 use proto::{CoreId, SegmentId, VirtualShard};
 
-use crate::owner::{Owner, Volume};
+use crate::owner::{Owner, Volume, at_least_nothing};
 use crate::row::CompressedBlock;
 use crate::segment::SegmentLog;
 use crate::store::{Inner, Store, Underway, owner_of};
@@ -63,7 +63,11 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
             let ask = move |inner: &Inner<D, L>| inner.owner.borrow().volume(covered);
             sum += peers.ask(CoreId(core), ask).await;
         }
-        sum
+        Volume {
+            chunks: at_least_nothing(sum.chunks),
+            plain_bytes: at_least_nothing(sum.plain_bytes),
+            stored_bytes: at_least_nothing(sum.stored_bytes),
+        }
     }
 
     /// Writes a page as a block of its own, which the index does not know. `None` if the store is closing.
@@ -78,16 +82,18 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
     /// Gives a page's entries to the owner of their virtual shard; those in segments for which `covered` does not hold
     /// are left out.
     ///
+    /// Returns whether the page may stand. It may not if one of its chunks was found in the tail, where it was stored
+    /// again since: the checkpoint counts it too, and names a copy that must be remembered.
     /// Errors: [`PageError`]; nothing of the page was entered.
     pub async fn import(
         &self,
         page: Vec<u8>,
         covered: impl Fn(SegmentId) -> bool + Send + 'static,
-    ) -> Result<(), PageError> {
+    ) -> Result<bool, PageError> {
         let peers = &self.inner().peers;
         let owner = owner_of(page_shard(&page)?, peers.count());
-        let import = move |inner: &Inner<D, L>| inner.owner.borrow_mut().index.import(&page, covered).map(|_| ());
-        peers.ask(owner, import).await
+        let import = move |inner: &Inner<D, L>| inner.owner.borrow_mut().index.import(&page, covered);
+        Ok(peers.ask(owner, import).await?.known_elsewhere == 0)
     }
 
     /// Enters what a loaded checkpoint says of the volume of the segments that it covers.

@@ -63,18 +63,23 @@ impl Volume {
 
     fn without(self, other: Volume) -> Volume {
         Volume {
-            chunks: self.chunks.saturating_sub(other.chunks),
-            plain_bytes: self.plain_bytes.saturating_sub(other.plain_bytes),
-            stored_bytes: self.stored_bytes.saturating_sub(other.stored_bytes),
+            chunks: self.chunks.wrapping_sub(other.chunks),
+            plain_bytes: self.plain_bytes.wrapping_sub(other.plain_bytes),
+            stored_bytes: self.stored_bytes.wrapping_sub(other.stored_bytes),
         }
     }
 }
 
+/// A sum of volumes, some of which were less than nothing; 0 if damage beyond what is remembered made it so.
+pub(crate) fn at_least_nothing(sum: u64) -> u64 {
+    u64::try_from(sum as i64).unwrap_or(0)
+}
+
 impl std::ops::AddAssign for Volume {
     fn add_assign(&mut self, other: Volume) {
-        self.chunks += other.chunks;
-        self.plain_bytes += other.plain_bytes;
-        self.stored_bytes += other.stored_bytes;
+        self.chunks = self.chunks.wrapping_add(other.chunks);
+        self.plain_bytes = self.plain_bytes.wrapping_add(other.plain_bytes);
+        self.stored_bytes = self.stored_bytes.wrapping_add(other.stored_bytes);
     }
 }
 
@@ -92,9 +97,12 @@ pub(crate) struct Owner {
     underway: BTreeMap<ChunkId, Underway>,
     /// Chunks that are stored more than once, because a copy could not be confirmed when they came again.
     other_copies: BTreeMap<ChunkId, BTreeSet<Location>>,
-    /// By the segment that the index names for them.
+    /// Chunks that are not counted where the index names them, if it does, but in these segments.
+    counted_in: BTreeMap<ChunkId, SegmentId>,
+    /// By the segment that the index names for them: all segments whose chunks were entered one by one.
     volumes: BTreeMap<SegmentId, Volume>,
-    /// In segments that the checkpoint which was loaded at the start covered.
+    /// In segments that the checkpoint which was loaded at the start covered. One core has it for all, and the others
+    /// take from it: only their sum, modulo 2^64, means something.
     covered: Volume,
 }
 
@@ -104,6 +112,7 @@ impl Owner {
             index,
             underway: BTreeMap::new(),
             other_copies: BTreeMap::new(),
+            counted_in: BTreeMap::new(),
             volumes: BTreeMap::new(),
             covered: Volume::default(),
         }
@@ -157,21 +166,17 @@ impl Owner {
 
     /// Enters a chunk, of whose copies `answers` is to be the one that is found first.
     fn enter(&mut self, chunk: &DurableChunk, answers: Location) {
-        match self.index.lookup(&chunk.id) {
-            Lookup::Found(known) => {
-                for copy in [known, chunk.location] {
-                    if copy != answers {
-                        self.remember_copy(chunk.id, copy);
-                    }
-                }
-                if known.segment != answers.segment {
-                    let before = self.volumes.get_mut(&known.segment).unwrap_or(&mut self.covered);
-                    *before = before.without(Volume::of(chunk));
-                    *self.volumes.entry(answers.segment).or_default() += Volume::of(chunk);
-                }
-            }
-            Lookup::Absent | Lookup::Unknown => *self.volumes.entry(answers.segment).or_default() += Volume::of(chunk),
+        self.volumes.entry(chunk.location.segment).or_default();
+        let known = self.known(&chunk.id);
+        for copy in known.iter().flat_map(|known| [*known, chunk.location]).filter(|copy| *copy != answers) {
+            self.remember_copy(chunk.id, copy);
         }
+        let counted_in = self.counted_in.remove(&chunk.id);
+        if let Some(before) = counted_in.or(known.map(|known| known.segment)) {
+            let before = self.volumes.get_mut(&before).unwrap_or(&mut self.covered);
+            *before = before.without(Volume::of(chunk));
+        }
+        *self.volumes.entry(answers.segment).or_default() += Volume::of(chunk);
         self.index.insert(&chunk.id, answers);
     }
 
@@ -196,14 +201,11 @@ impl Owner {
         self.covered += volume;
     }
 
-    /// Segments that hold one of several copies of a chunk.
+    /// Segments that hold one of several copies of a chunk, but for those that the loaded checkpoint covered: what is
+    /// counted with it is not counted anew.
     pub(crate) fn segments_of_copies(&self) -> BTreeSet<SegmentId> {
-        let indexed = |id: &ChunkId| match self.index.lookup(id) {
-            Lookup::Found(location) => Some(location),
-            Lookup::Absent | Lookup::Unknown => None,
-        };
-        let copies = self.other_copies.iter().flat_map(|(id, copies)| copies.iter().copied().chain(indexed(id)));
-        copies.map(|copy| copy.segment).collect()
+        let copies = self.other_copies.iter().flat_map(|(id, copies)| copies.iter().copied().chain(self.known(id)));
+        copies.map(|copy| copy.segment).filter(|segment| self.volumes.contains_key(segment)).collect()
     }
 
     /// Says that the index is complete.
@@ -213,22 +215,38 @@ impl Owner {
 
     /// A copy did not verify: it answers no more.
     pub(crate) fn forget(&mut self, id: &ChunkId, location: Location) {
-        self.index.remove(id, location);
+        if self.index.remove(id, location) {
+            self.stay_counted_in(id, location.segment);
+        }
     }
 
     /// A copy verified where others did not: it answers from now on.
     pub(crate) fn prefer(&mut self, id: &ChunkId, location: Location) {
+        if let Some(known) = self.known(id) {
+            self.stay_counted_in(id, known.segment);
+        }
         self.index.insert(id, location);
+    }
+
+    /// Where the index says that a chunk lies.
+    fn known(&self, id: &ChunkId) -> Option<Location> {
+        match self.index.lookup(id) {
+            Lookup::Found(location) => Some(location),
+            Lookup::Absent | Lookup::Unknown => None,
+        }
+    }
+
+    /// Notes where a chunk is counted before the index names another segment for it: its length is not known here.
+    fn stay_counted_in(&mut self, id: &ChunkId, segment: SegmentId) {
+        if self.counted_in.len() < OTHER_COPIES_MAX {
+            self.counted_in.entry(*id).or_insert(segment);
+        }
     }
 
     /// Where else a chunk may lie: where the index says, then where copies lay before.
     pub(crate) fn next_copy(&self, id: &ChunkId, tried: &[Location]) -> Option<Location> {
-        let indexed = match self.index.lookup(id) {
-            Lookup::Found(location) => Some(location),
-            Lookup::Absent | Lookup::Unknown => None,
-        };
         let copies = self.other_copies.get(id).into_iter().flatten().copied();
-        indexed.into_iter().chain(copies).find(|location| !tried.contains(location))
+        self.known(id).into_iter().chain(copies).find(|location| !tried.contains(location))
     }
 
     /// Keeps the place of a copy that the index no longer names. After a restart nobody knows which of two copies was
@@ -304,6 +322,36 @@ mod tests {
         assert_eq!(owner.volume(|segment| segment == SegmentId(2)), one, "it counts where the index finds it");
         assert_eq!(owner.segments_of_copies(), [SegmentId(1), SegmentId(2)].into());
         assert_eq!(owner.next_copy(&id, &[location(2)]), Some(location(1)), "the other copy is remembered");
+    }
+
+    #[test]
+    fn a_chunk_that_was_forgotten_and_came_again_is_counted_once() {
+        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let id = ChunkId([1; 32]);
+        let mut owner = owner();
+        owner.insert(&[chunk(id, 1)]);
+        owner.forget(&id, location(1));
+        assert_eq!(owner.volume(|_| true), one, "its bytes are still stored");
+        owner.insert(&[chunk(id, 2)]);
+        assert_eq!(owner.volume(|_| true), one);
+    }
+
+    #[test]
+    fn what_a_loaded_checkpoint_counts_is_moved_and_not_counted_anew() {
+        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let id = ChunkId([1; 32]);
+        // The checkpoint's volume is with one owner, its entries with others.
+        let (mut first, mut owner) = (self::owner(), owner());
+        first.add_covered(one);
+        owner.index.insert(&id, location(1));
+        owner.insert(&[chunk(id, 2)]);
+        let mut sum = first.volume(|_| true);
+        sum += owner.volume(|_| true);
+        assert_eq!(sum, one);
+        let mut covered = first.volume(|segment| segment == SegmentId(1));
+        covered += owner.volume(|segment| segment == SegmentId(1));
+        assert_eq!(covered, Volume::default());
+        assert_eq!(owner.segments_of_copies(), [SegmentId(2)].into(), "the covered one stays covered");
     }
 
     #[test]

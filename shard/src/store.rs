@@ -29,7 +29,7 @@ use crate::checkpoint::new_owner;
 use crate::error::{ReadError, StoreError};
 use crate::files::SegmentFiles;
 use crate::known::KnownChunks;
-use crate::owner::{Claim, DurableChunk, Owner, Wanted};
+use crate::owner::{Claim, DurableChunk, Owner, Wanted, at_least_nothing};
 use crate::row::CompressedBlock;
 use crate::segment::{HomeSegment, Member, Segment, SegmentLog};
 use crate::writer::{RowWriter, start_lanes};
@@ -102,8 +102,9 @@ pub struct StoreStats {
 impl std::ops::AddAssign for StoreStats {
     fn add_assign(&mut self, other: StoreStats) {
         self.chunks += other.chunks;
-        self.unique_bytes += other.unique_bytes;
-        self.stored_bytes += other.stored_bytes;
+        // A core may have less than nothing of what a checkpoint counts for all: see `Owner`.
+        self.unique_bytes = self.unique_bytes.wrapping_add(other.unique_bytes);
+        self.stored_bytes = self.stored_bytes.wrapping_add(other.stored_bytes);
         self.file_bytes += other.file_bytes;
         self.segments += other.segments;
         self.index_memory_bytes += other.index_memory_bytes;
@@ -228,6 +229,8 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
         for core in 0..peers.count() {
             sum += peers.ask(CoreId(core as u16), |inner: &Inner<D, L>| inner.stats()).await;
         }
+        sum.unique_bytes = at_least_nothing(sum.unique_bytes);
+        sum.stored_bytes = at_least_nothing(sum.stored_bytes);
         sum
     }
 
