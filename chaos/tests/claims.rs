@@ -7,7 +7,8 @@ use chaos::sim::{DiskOptions, Operation, SimDisk, Simulation};
 use chunk::KeyRing;
 use futures_util::FutureExt;
 use node::namespace::AttributeChange;
-use node::{Attributes, FileReadError, Node, NodeOptions, PutOptions, Removal, Session, Target};
+use node::{Attributes, Condition, FileReadError, Node, NodeOptions, PutOptions, Removal, Session, Target};
+use proto::VersionNumber;
 use proto::limits::{
     CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, INLINE_BYTES_MAX, MANIFEST_PAGE_ENTRIES_MAX, ROW_QUEUE_BYTES_MAX,
 };
@@ -299,6 +300,11 @@ fn repeated_requests_get_their_first_answer_though_the_names_are_gone() {
         put(&node, "/gone/new", b"of somebody else").await;
         node.remove(gone.clone(), Removal::Recursive, session(5)).await.unwrap();
         assert_eq!(get(&node, "/gone/new", None).await.unwrap(), b"of somebody else");
+        put(&node, "/again", b"x").await;
+        let restore = || node.restore(path("/again"), VersionNumber(1), Condition::Any, session(6));
+        assert_eq!(restore().await.unwrap().version(), VersionNumber(2));
+        node.remove(Target::Path(path("/again")), Removal::Single, None).await.unwrap();
+        assert_eq!(restore().await.unwrap().version(), VersionNumber(2));
     });
 }
 

@@ -74,9 +74,10 @@ impl<D: Disk> Namespace<D> {
         let command = |at| Command::Restore { at, version, condition, session, now_ns };
         match self.propose_at(path, command).await? {
             Response::Committed { inode, version, .. } => {
-                let info = self.info_after(path, Kind::File, inode);
-                // Others may have overwritten the file already; the answer describes what was restored.
+                let mut info = self.info_after(path, Kind::File, inode);
+                // Others may have overwritten or removed the file already; the answer describes what was restored.
                 let past = self.meta.view(|view| view.past(inode, version));
+                info.inode.version = version;
                 Ok(past.map_or(info.clone(), |past| info.at(version, past)))
             }
             other => unreachable!("invariant: a restore answers Committed, not {other:?}"),
