@@ -17,11 +17,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use node::fsck::CheckOptions;
 use node::{FileReadError, Node, NodeOptions, OpenReport};
 use proto::limits::MANIFEST_PAGE_ENTRIES_MAX;
 use proto::port::runtime;
 
 use crate::keys::{Seals, WatchedKeys};
+use crate::offline;
 use crate::oracle::{Oracle, Violation, violation};
 use crate::sim::{Crash, DiskOptions, Lie, Operation, Outcome, Random, SimDisk, Simulation, completion};
 use crate::verify;
@@ -38,6 +40,8 @@ const CLOSE_AFTER_MAX: Duration = Duration::from_millis(60);
 const FAULT_AFTER_MAX: u64 = 120;
 /// Cores of a start, at most.
 const CORES_MAX: u64 = 3;
+/// One crash in so many is followed by an offline check.
+const QUICK_CHECK_ONE_IN: u64 = 3;
 /// Tries to hit a byte that holds data.
 const FLIP_ATTEMPTS: usize = 20;
 
@@ -87,8 +91,14 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn count(&self, what: &str) {
-        *self.others.borrow_mut().entry(what.to_owned()).or_default() += 1;
+    /// Counts one more of something.
+    pub fn count(&self, what: &str) {
+        self.add(what, 1);
+    }
+
+    /// Counts some more of something.
+    pub fn add(&self, what: &str, more: u64) {
+        *self.others.borrow_mut().entry(what.to_owned()).or_default() += more;
     }
 }
 
@@ -114,6 +124,10 @@ pub struct World {
     checkpoint_after_chunks: u64,
     /// Entries of a manifest page; few, so that small files have trees.
     pub manifest_page_entries: usize,
+    /// What the last full check read: the path and version of a file, and which bytes were damaged.
+    pub read: RefCell<BTreeMap<(String, u64), Option<Range<u64>>>>,
+    /// Whether a start ever succeeded: before, the disks may hold part of a node.
+    started: Cell<bool>,
     /// Digest of the metadata at the last clean close, until something may have changed it.
     closed: Cell<Option<u128>>,
 }
@@ -173,14 +187,25 @@ impl World {
         Node::open_cores(|| self.options(disks.clone()), cores).await
     }
 
+    /// The disks.
+    #[must_use]
+    pub fn disks(&self) -> &[SimDisk] {
+        &self.disks
+    }
+
+    /// The ring keys.
+    #[must_use]
+    pub fn keys(&self) -> Arc<WatchedKeys> {
+        Arc::new(WatchedKeys::new(self.key, self.seals.clone()))
+    }
+
     fn options(&self, disks: Vec<SimDisk>) -> NodeOptions<SimDisk> {
-        let keys = Arc::new(WatchedKeys::new(self.key, self.seals.clone()));
         NodeOptions {
             piece_bytes: PIECE_BYTES,
             snapshot_after_wal_bytes: self.snapshot_after_wal_bytes,
             checkpoint_after_chunks: self.checkpoint_after_chunks,
             manifest_page_entries: self.manifest_page_entries,
-            ..NodeOptions::new(disks, keys)
+            ..NodeOptions::new(disks, self.keys())
         }
     }
 
@@ -270,6 +295,8 @@ struct Start {
     close: Close,
     /// Whether the store-once check is made.
     checks_dedup: bool,
+    /// Whether the disks are checked offline if a crash ends it.
+    quick_check: bool,
 }
 
 /// When the node is closed.
@@ -300,6 +327,10 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
     if report.checkpoint_chunks > 0 {
         world.tally.count("starts from an index checkpoint");
     }
+    if report.warnings.iter().any(|warning| warning.contains("passed over")) {
+        world.tally.count("index checkpoints passed over");
+    }
+    world.started.set(true);
     let node = &nodes[0];
     world.phase.set(Phase::Checking);
     if let Some(digest) = world.closed.take() {
@@ -346,6 +377,11 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
         }
         Some(Err(error)) => world.tolerate_refusal(&format!("close: {error}"))?,
         None => {}
+    }
+    // A disk that does not tell its free space was armed to fail.
+    if let Ok(stats) = node.stats().await {
+        world.tally.add("index checkpoints taken", stats.index_checkpoints);
+        world.tally.add("index checkpoints failed", stats.index_checkpoints_failed);
     }
     Ok(())
 }
@@ -421,6 +457,8 @@ fn plan(simulation: &mut Simulation, random: &mut Random, settings: Settings) ->
         snapshot_after_wal_bytes: *random.pick(&[16 << 10, 64 << 10, 256 << 10, 64 << 20]),
         checkpoint_after_chunks: *random.pick(&[1, 8, 64, 64 << 10]),
         manifest_page_entries: *random.pick(&[3, 8, MANIFEST_PAGE_ENTRIES_MAX]),
+        read: RefCell::default(),
+        started: Cell::new(false),
         closed: Cell::new(None),
     }
 }
@@ -435,9 +473,11 @@ fn judge(simulation: &mut Simulation, settings: Settings, shared: &mut Option<Rc
     world.clear_faults();
     world.faults_ended.set(true);
     for checks_dedup in [world.fault == Fault::None, false] {
-        let last = Start { random: random.fork(), operations: 0, close: Close::AtEnd, checks_dedup };
+        let last =
+            Start { random: random.fork(), operations: 0, close: Close::AtEnd, checks_dedup, quick_check: false };
         run(simulation, &world, None, last)?;
     }
+    offline::check(simulation, &world, CheckOptions::Full)?;
     world.count_files();
     Ok(())
 }
@@ -458,7 +498,9 @@ fn round(simulation: &mut Simulation, world: &Rc<World>, random: &mut Random) ->
         let scale = 1 << random.between(CRASH_STEPS_POWER_MIN, CRASH_STEPS_POWER_MAX);
         (scale + random.below(scale), if random.chance(1, 2) { Crash::Power } else { Crash::Process })
     });
-    let next = Start { random: random.fork(), operations: random.between(3, 50), close, checks_dedup: false };
+    let quick_check = random.chance(1, QUICK_CHECK_ONE_IN);
+    let next =
+        Start { random: random.fork(), operations: random.between(3, 50), close, checks_dedup: false, quick_check };
     run(simulation, world, crash, next)?;
     if random.chance(1, 4) {
         // The process had ended, one way or the other; now the power goes.
@@ -476,6 +518,7 @@ fn run(
     next: Start,
 ) -> Result<(), Violation> {
     let (steps, how) = crash.unwrap_or((u64::MAX, Crash::Process));
+    let quick_check = next.quick_check;
     world.closing.set(false);
     world.phase.set(Phase::Opening);
     let main = start(world.clone(), next);
@@ -487,6 +530,10 @@ fn run(
                 Crash::Power => "power losses",
             });
             world.tally.count(&format!("crashes while {:?}", world.phase.get()).to_lowercase());
+            // Errors that are armed would meet the check, and rot may have come since the files were read.
+            if world.started.get() && matches!(world.fault, Fault::None | Fault::Full) && quick_check {
+                offline::check(simulation, world, CheckOptions::Quick)?;
+            }
         }
     }
     world.oracle.borrow_mut().crash()?;

@@ -13,6 +13,7 @@
 //! * [`oracle`]: the judge. Every state that the node may be in, given what its clients were told.
 //! * [`workload`]: the clients. What they do next, and what they check at once.
 //! * [`verify`]: the full check of a node at rest: names, attributes, bytes, counters.
+//! * [`offline`]: the offline check, compared with what the clients saw.
 //! * [`keys`]: watches that no nonce is ever spent twice.
 //! * [`harness`]: one seed from beginning to end: starts, faults, crashes. Read it first.
 //!
@@ -21,6 +22,7 @@
 
 pub mod harness;
 pub mod keys;
+pub mod offline;
 pub mod oracle;
 pub mod sim;
 pub mod verify;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use node::{FileInfo, Node, PutOptions, Target};
+use node::{FileInfo, FileReadError, Node, PutOptions, Target};
+use proto::VersionNumber;
 use proto::api::Kind;
 use proto::limits::MANIFEST_PAGE_ENTRIES_MAX;
 use proto::path::FsPath;
@@ -19,8 +20,10 @@ use crate::workload::{check_read, list_names, read_all};
 pub async fn everything(world: &World, node: &Node<SimDisk>, random: &mut Random) -> Result<(), Violation> {
     let mut tops = list(node, "/", random).await?;
     let files = trees(world, node, &mut tops, random).await?;
+    world.read.borrow_mut().clear();
     for path in &files {
-        read_back(world, node, path).await?;
+        read_back(world, node, path, None).await?;
+        versions(world, node, path, random).await?;
     }
     let stats = match node.stats().await {
         Ok(stats) => stats,
@@ -89,16 +92,57 @@ async fn list(node: &Node<SimDisk>, at: &str, random: &mut Random) -> Result<BTr
     Ok(entries)
 }
 
-async fn read_back(world: &World, node: &Node<SimDisk>, path: &str) -> Result<(), Violation> {
-    let allowed = world.oracle.borrow_mut().readable(path)?;
-    let target = Target::Path(FsPath::parse(path).expect("invariant: it was listed"));
-    let opened = node.open_file(target).await;
-    let mut reader = opened.map_err(|error| violation!("{path} is listed, but: {error}"))?;
-    let size = reader.info().size();
+/// Compares what a file was at every version, and reads one of them.
+async fn versions(world: &World, node: &Node<SimDisk>, path: &str, random: &mut Random) -> Result<(), Violation> {
+    let limit = random.between(1, 5) as usize;
+    let mut next = None;
+    let mut newest_first: Vec<FileInfo> = Vec::new();
+    loop {
+        let page = node.versions(target(path), next, limit).await;
+        let page = page.map_err(|error| violation!("the versions of {path}: {error}"))?;
+        newest_first.extend(page.versions);
+        next = page.next_after;
+        if next.is_none() {
+            break;
+        }
+    }
+    let current = newest_first.first().map_or(0, |info| info.version().0);
+    let numbers = newest_first.iter().map(|info| info.version().0);
+    if current == 0 || !numbers.eq((1..=current).rev()) {
+        return Err(violation!("{path} has the versions {newest_first:?}"));
+    }
+    for info in &newest_first {
+        let version = Some(info.version().0);
+        world.oracle.borrow_mut().saw_stat(path, version, Ok(info))?;
+    }
+    match random.between(1, current) {
+        version if version < current => read_back(world, node, path, Some(version)).await,
+        _ => Ok(()),
+    }
+}
+
+/// Reads a file, as it is or as it was at a version.
+async fn read_back(world: &World, node: &Node<SimDisk>, path: &str, version: Option<u64>) -> Result<(), Violation> {
+    let allowed = world.oracle.borrow_mut().readable(path, version)?;
+    let opened = match version {
+        None => node.open_file(target(path)).await,
+        Some(version) => node.open_version(target(path), VersionNumber(version)).await,
+    };
+    let mut reader = opened.map_err(|error| violation!("{path} at {version:?} is listed, but: {error}"))?;
+    let (size, read) = (reader.info().size(), (path.to_owned(), reader.info().version().0));
     let (bytes, error) = read_all(&mut reader).await;
+    let damaged = match &error {
+        Some(FileReadError::Damaged { range, .. }) => Some(range.clone()),
+        _ => None,
+    };
+    world.read.borrow_mut().insert(read, damaged);
     let failed = error.is_some();
     let from = check_read(world, path, 0..size, &allowed, (&bytes, error))?;
-    if failed { Ok(()) } else { world.oracle.borrow_mut().saw_content(path, &from) }
+    if failed { Ok(()) } else { world.oracle.borrow_mut().saw_content(path, version, &from) }
+}
+
+fn target(path: &str) -> Target {
+    Target::Path(FsPath::parse(path).expect("invariant: it was listed"))
 }
 
 /// Compares the chunk store's counters with what it must and may hold.

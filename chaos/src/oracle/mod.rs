@@ -13,6 +13,7 @@
 //! No history left is a violation. The method is just-in-time linearization (G. Lowe, "Testing for linearizability",
 //! Concurrency and Computation 29(4), 2017); spaces keep the number of histories small.
 
+mod entry;
 pub mod model;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -176,22 +177,28 @@ impl Oracle {
         Ok(())
     }
 
-    /// A stat of `path` shows this, now.
+    /// A stat of `path`, or of one of its versions, shows this, now.
     ///
     /// # Errors
     /// [`Violation`] if no history does.
-    pub fn saw_stat(&mut self, path: &str, seen: Result<&FileInfo, Refusal>) -> Result<(), Violation> {
+    pub fn saw_stat(
+        &mut self,
+        path: &str,
+        version: Option<u64>,
+        seen: Result<&FileInfo, Refusal>,
+    ) -> Result<(), Violation> {
         let space = self.space(path);
         space.note(|| {
-            format!("saw {path}: {}", seen.as_ref().map_or_else(|refusal| format!("{refusal:?}"), |info| shown(info)))
+            let shown = seen.as_ref().map_or_else(|refusal| format!("{refusal:?}"), |info| shown(info));
+            format!("saw {path} at {version:?}: {shown}")
         });
         space.follow()?;
-        let shows = |history: &History| match (history.state.stat(path), &seen) {
-            (Ok(entry), Ok(info)) => matches(entry, info),
+        let shows = |history: &History| match (history.state.stat_at(path, version), &seen) {
+            (Ok(entry), Ok(info)) => matches(&entry, info),
             (Err(expected), Err(refusal)) => expected == *refusal,
             _ => false,
         };
-        space.keep(shows, || format!("a stat of {path} shows {seen:?}"))?;
+        space.keep(shows, || format!("a stat of {path} at {version:?} shows {seen:?}"))?;
         if let Ok(info) = seen {
             space.learn(path, info.inode.inode.0);
         }
@@ -236,30 +243,29 @@ impl Oracle {
         self.spaces.keys().cloned().collect()
     }
 
-    /// Every content that a read of `path` begun now may return.
+    /// Every content that a read of `path`, or of one of its versions, begun now may return.
     ///
     /// # Errors
     /// [`Violation`] if there are too many histories.
-    pub fn readable(&mut self, path: &str) -> Result<BTreeSet<ContentId>, Violation> {
+    pub fn readable(&mut self, path: &str, version: Option<u64>) -> Result<BTreeSet<ContentId>, Violation> {
         let space = self.space(path);
         space.follow()?;
-        let content = |history: &History| match history.state.stat(path).map(|entry| &entry.body) {
-            Ok(Body::File { content, .. }) => Some(*content),
-            _ => None,
-        };
-        Ok(space.histories.iter().filter_map(content).collect())
+        Ok(space.histories.iter().filter_map(|history| history.content(path, version)).collect())
     }
 
-    /// A read of `path`, while nothing else happens, returned this content.
+    /// A read of `path`, or of one of its versions, while nothing else happens, returned this content.
     ///
     /// # Errors
     /// [`Violation`] if no history has it.
-    pub fn saw_content(&mut self, path: &str, allowed: &BTreeSet<ContentId>) -> Result<(), Violation> {
-        let holds = |history: &History| match history.state.stat(path).map(|entry| &entry.body) {
-            Ok(Body::File { content, .. }) => allowed.contains(content),
-            _ => false,
-        };
-        self.space(path).keep(holds, || format!("a read of {path} returned {allowed:?}"))
+    pub fn saw_content(
+        &mut self,
+        path: &str,
+        version: Option<u64>,
+        allowed: &BTreeSet<ContentId>,
+    ) -> Result<(), Violation> {
+        let holds =
+            |history: &History| history.content(path, version).is_some_and(|content| allowed.contains(&content));
+        self.space(path).keep(holds, || format!("a read of {path} at {version:?} returned {allowed:?}"))
     }
 
     /// Checks the node's counters while nothing happens.
@@ -381,6 +387,13 @@ impl Space {
 }
 
 impl History {
+    fn content(&self, path: &str, version: Option<u64>) -> Option<ContentId> {
+        match self.state.stat_at(path, version).ok()?.body {
+            Body::File { content, .. } => Some(content),
+            _ => None,
+        }
+    }
+
     fn describe(&self) -> String {
         let line = |(path, entry): (&String, &Rc<Entry>)| {
             format!("\n  {path} {:o} {:?} {:?} {:?}", entry.mode, entry.mtime_ns, entry.user_metadata, entry.body)

@@ -10,17 +10,15 @@ use std::rc::Rc;
 use meta::{Condition, MetaError};
 use node::Removal;
 use proto::api::Kind;
-use proto::limits::INLINE_BYTES_MAX;
 
-/// Bytes that were put, by their place in the oracle's list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ContentId(pub usize);
+pub use super::entry::{Body, ContentId, Earlier, Entry, Totals};
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the fields are those of the node's methods")]
 pub enum Action {
     Put { path: String, content: ContentId, bytes: u64, attributes: AttributeChange, condition: Condition },
+    Restore { path: String, version: u64, condition: Condition },
     MakeDirectory { path: String, attributes: AttributeChange },
     MakeSymlink { path: String, target: String, attributes: AttributeChange },
     Rename { from: String, to: String, replace: bool },
@@ -34,6 +32,7 @@ impl Action {
     pub fn path(&self) -> &str {
         match self {
             Action::Put { path, .. }
+            | Action::Restore { path, .. }
             | Action::MakeDirectory { path, .. }
             | Action::MakeSymlink { path, .. }
             | Action::Rename { from: path, .. }
@@ -77,6 +76,8 @@ pub enum Refusal {
     ConditionFailed(Option<u64>),
     IntoItself,
     NotASymlink,
+    NotAFile,
+    NoSuchVersion,
 }
 
 impl Refusal {
@@ -92,86 +93,10 @@ impl Refusal {
             MetaError::ConditionFailed { current } => Refusal::ConditionFailed(current.map(|version| version.0)),
             MetaError::IntoItself => Refusal::IntoItself,
             MetaError::NotASymlink => Refusal::NotASymlink,
+            MetaError::NotAFile => Refusal::NotAFile,
+            MetaError::NoSuchVersion => Refusal::NoSuchVersion,
             _ => return None,
         })
-    }
-}
-
-/// A file, directory or symlink.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    /// Its identity across renames: the number of the operation that made it, and which of its objects it is.
-    pub object: (u64, usize),
-    /// Its inode, once a client has seen it; it never changes.
-    pub inode: Option<u64>,
-    /// Unix permission bits.
-    pub mode: u32,
-    /// Modification time, if a client chose it.
-    pub mtime_ns: Option<u64>,
-    /// User metadata.
-    pub user_metadata: Vec<(String, String)>,
-    /// The rest, by kind.
-    pub body: Body,
-}
-
-/// What an entry is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Body {
-    Directory,
-    Symlink { target: String },
-    File { version: u64, content: ContentId, bytes: u64, retained: Totals },
-}
-
-/// Bytes of all versions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "they are named after the node's counters")]
-pub struct Totals {
-    pub logical_bytes: u64,
-    pub inline_bytes: u64,
-}
-
-impl Totals {
-    /// Adds both counts.
-    #[must_use]
-    pub fn plus(self, other: Totals) -> Totals {
-        Totals {
-            logical_bytes: self.logical_bytes + other.logical_bytes,
-            inline_bytes: self.inline_bytes + other.inline_bytes,
-        }
-    }
-}
-
-impl Entry {
-    /// What it is.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self.body {
-            Body::Directory => Kind::Directory,
-            Body::Symlink { .. } => Kind::Symlink,
-            Body::File { .. } => Kind::File,
-        }
-    }
-
-    fn is_directory(&self) -> bool {
-        self.body == Body::Directory
-    }
-
-    fn new(object: (u64, usize), body: Body, attributes: &AttributeChange) -> Entry {
-        let default_mode = match body {
-            Body::Directory => 0o755,
-            Body::Symlink { .. } => 0o777,
-            Body::File { .. } => 0o644,
-        };
-        Entry {
-            object,
-            inode: None,
-            mode: attributes.mode.unwrap_or(default_mode),
-            // A directory's time follows its names.
-            mtime_ns: attributes.mtime_ns.filter(|_| body != Body::Directory),
-            user_metadata: attributes.user_metadata.clone().unwrap_or_default(),
-            body,
-        }
     }
 }
 
@@ -255,6 +180,7 @@ impl State {
             Action::Put { path, content, bytes, attributes, condition } => {
                 self.put(number, path, (*content, *bytes), attributes, *condition)
             }
+            Action::Restore { path, version, condition } => self.restore(number, path, *version, *condition),
             Action::MakeDirectory { path, attributes } => self.make(number, path, Body::Directory, attributes),
             Action::MakeSymlink { path, target, attributes } => {
                 self.make(number, path, Body::Symlink { target: target.clone() }, attributes)
@@ -312,43 +238,44 @@ impl State {
         condition: Condition,
     ) -> Checked<Answer> {
         self.check_ancestors(path)?;
-        let inline_bytes = if bytes <= INLINE_BYTES_MAX as u64 { bytes } else { 0 };
-        let added = Totals { logical_bytes: bytes, inline_bytes };
-        let (mut entry, current, totals) = match self.entries.get(path) {
-            None => {
-                if matches!(condition, Condition::Match { .. } | Condition::Exists) {
-                    return Err(Refusal::ConditionFailed(None));
-                }
-                let body = Body::File { version: 0, content, bytes, retained: added };
-                (Entry::new((number, 0), body, attributes), 0, added)
+        let Some(found) = self.entries.get(path) else {
+            if matches!(condition, Condition::Match { .. } | Condition::Exists) {
+                return Err(Refusal::ConditionFailed(None));
             }
-            Some(found) => match &found.body {
-                Body::Directory => return Err(Refusal::IsADirectory),
-                Body::Symlink { .. } => return Err(Refusal::AlreadyExists),
-                Body::File { version, retained, .. } => {
-                    let holds = match condition {
-                        Condition::Any | Condition::Exists => true,
-                        Condition::Absent => false,
-                        // An inode that a condition names was seen, so every history knows whose it is.
-                        Condition::Match { inode, version: expected } => {
-                            found.inode == Some(inode.0) && expected.0 == *version
-                        }
-                    };
-                    if !holds {
-                        return Err(Refusal::ConditionFailed(Some(*version)));
-                    }
-                    let mut entry = Entry::clone(found);
-                    entry.mode = attributes.mode.unwrap_or(entry.mode);
-                    entry.mtime_ns = attributes.mtime_ns;
-                    entry.user_metadata = attributes.user_metadata.clone().unwrap_or_default();
-                    (entry, *version, retained.plus(added))
-                }
-            },
+            let body = Body::File { version: 1, content, bytes, earlier: Vec::new() };
+            self.insert(number, path, Entry::new((number, 0), body, attributes));
+            return Ok(Answer::Committed { version: 1, created: true });
         };
-        let version = current + 1;
-        entry.body = Body::File { version, content, bytes, retained: totals };
+        let mut entry = match found.kind() {
+            Kind::Directory => return Err(Refusal::IsADirectory),
+            Kind::Symlink => return Err(Refusal::AlreadyExists),
+            Kind::File => found.with_next(content, bytes).expect("invariant: it is a file"),
+        };
+        check_condition(condition, found)?;
+        entry.mode = attributes.mode.unwrap_or(entry.mode);
+        entry.mtime_ns = attributes.mtime_ns;
+        entry.user_metadata = attributes.user_metadata.clone().unwrap_or_default();
+        Ok(self.commit(number, path, entry))
+    }
+
+    fn restore(&mut self, number: u64, path: &str, version: u64, condition: Condition) -> Checked<Answer> {
+        self.check_ancestors(path)?;
+        let found = self.entries.get(path).ok_or(Refusal::NotFound)?;
+        if found.kind() != Kind::File {
+            return Err(Refusal::NotAFile);
+        }
+        check_condition(condition, found)?;
+        let Entry { mode, mtime_ns, user_metadata, body, .. } = found.at(version).ok_or(Refusal::NoSuchVersion)?;
+        let Body::File { content, bytes, .. } = body else { unreachable!("invariant: it is a file") };
+        let entry = found.with_next(content, bytes).expect("invariant: it is a file");
+        Ok(self.commit(number, path, Entry { mode, mtime_ns, user_metadata, ..entry }))
+    }
+
+    /// Gives a file that is there its next version.
+    fn commit(&mut self, number: u64, path: &str, entry: Entry) -> Answer {
+        let Body::File { version, .. } = entry.body else { unreachable!("invariant: it is a file") };
         self.insert(number, path, entry);
-        Ok(Answer::Committed { version, created: version == 1 })
+        Answer::Committed { version, created: false }
     }
 
     fn make(&mut self, number: u64, path: &str, body: Body, attributes: &AttributeChange) -> Checked<Answer> {
@@ -487,15 +414,36 @@ impl State {
         Ok(&self.entries[path])
     }
 
+    /// What a file was at a version; at its current one if none is given.
+    ///
+    /// # Errors
+    /// As the node's own.
+    pub fn stat_at(&self, path: &str, version: Option<u64>) -> Result<Entry, Refusal> {
+        let entry = self.stat(path)?;
+        match version {
+            None => Ok(entry.clone()),
+            Some(_) if entry.kind() != Kind::File => Err(Refusal::NotAFile),
+            Some(version) => entry.at(version).ok_or(Refusal::NoSuchVersion),
+        }
+    }
+
     /// Bytes of all versions of all files.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let retained = |entry: &Rc<Entry>| match entry.body {
-            Body::File { retained, .. } => retained,
-            _ => Totals::default(),
-        };
-        self.entries.values().map(retained).fold(Totals::default(), Totals::plus)
+        self.entries.values().map(|entry| entry.totals()).fold(Totals::default(), Totals::plus)
     }
+}
+
+/// Whether a condition holds for a file that is there.
+fn check_condition(condition: Condition, found: &Entry) -> Checked<()> {
+    let Body::File { version, .. } = found.body else { unreachable!("invariant: it is a file") };
+    let holds = match condition {
+        Condition::Any | Condition::Exists => true,
+        Condition::Absent => false,
+        // An inode that a condition names was seen, so every history knows whose it is.
+        Condition::Match { inode, version: expected } => found.inode == Some(inode.0) && expected.0 == version,
+    };
+    if holds { Ok(()) } else { Err(Refusal::ConditionFailed(Some(version))) }
 }
 
 /// Proper ancestors, outermost first, without the root.

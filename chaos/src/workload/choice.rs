@@ -31,8 +31,8 @@ pub enum Choice {
     Stat(String),
     /// Lists a directory, page by page.
     List(String),
-    /// Reads a file or part of it.
-    Read(String),
+    /// Reads a file or part of it, as it is or as it was at a version.
+    Read(String, Option<u64>),
 }
 
 /// A top-level directory, and who else uses it.
@@ -52,11 +52,21 @@ pub fn draw(random: &mut Random, oracle: &mut Oracle, top: &str, sharing: Sharin
     let state = oracle.guess(top).cloned().unwrap_or_default();
     let aim = Aim { state: &state, top, sharing };
     Ok(match random.below(100) {
-        0..=33 => {
+        0..=3 => {
+            let path = aim.file(random);
+            let version = aim.version(random, &path);
+            let condition = if random.chance(1, 4) { aim.matching(random, &path) } else { Condition::Any };
+            Choice::Change(Action::Restore { path, version, condition })
+        }
+        4..=33 => {
             let put = draw_put(random, oracle, &aim);
             if random.chance(1, 30) { Choice::Abandon(put) } else { Choice::Change(put) }
         }
-        34..=48 => Choice::Read(aim.file(random)),
+        34..=48 => {
+            let path = aim.file(random);
+            let version = random.chance(1, 4).then(|| aim.version(random, &path));
+            Choice::Read(path, version)
+        }
         49..=54 => Choice::Stat(aim.any(random)),
         55..=60 => Choice::List(aim.directory(random)),
         61..=66 => {
@@ -154,6 +164,15 @@ impl Aim<'_> {
         let other = if others.is_empty() { (InodeId::ROOT.0, 1) } else { *random.pick(&others) };
         let (inode, version) = here.filter(|_| random.chance(4, 5)).unwrap_or(other);
         Condition::Match { inode: InodeId(inode), version: VersionNumber(version + random.below(4) / 3) }
+    }
+
+    /// A version that a file probably has; rarely the next one.
+    fn version(&self, random: &mut Random, path: &str) -> u64 {
+        match self.state.stat(path).map(|entry| &entry.body) {
+            Ok(Body::File { version, .. }) if random.chance(9, 10) => random.between(1, *version),
+            Ok(Body::File { version, .. }) => version + 1,
+            _ => random.below(3),
+        }
     }
 
     /// A path that probably is a directory.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use meta::Session;
 use node::{FileInfo, Node};
+use proto::VersionNumber;
 use proto::api::Kind;
 use proto::port::runtime;
 
@@ -130,9 +131,9 @@ impl Run<'_> {
                 Ok(flow)
             }
             Choice::Abandon(action) => self.abandon(&action).await,
-            Choice::Stat(at) => self.stat(&at).await.map(|_| Flow::GoesOn),
+            Choice::Stat(at) => self.stat(&at, None).await.map(|_| Flow::GoesOn),
             Choice::List(at) => self.list(&at).await,
-            Choice::Read(at) => self.read(&at).await,
+            Choice::Read(at, version) => self.read(&at, version).await,
         }
     }
 
@@ -209,25 +210,28 @@ impl Run<'_> {
             Action::Rename { to, .. } => to,
             action => action.path(),
         };
-        self.stat(at).await?;
+        self.stat(at, None).await?;
         if self.random.chance(1, 3) {
             let parent = at.rsplit_once('/').map_or(at, |(parent, _)| parent);
             self.list(if parent.is_empty() { at } else { parent }).await?;
         }
         if self.random.chance(1, 4) {
-            self.read(at).await?;
+            self.read(at, None).await?;
         }
         Ok(())
     }
 
-    async fn stat(&mut self, at: &str) -> Result<Option<FileInfo>, Violation> {
-        let info = self.names.stat(target(at)).await;
+    async fn stat(&mut self, at: &str, version: Option<u64>) -> Result<Option<FileInfo>, Violation> {
+        let info = match version {
+            None => self.names.stat(target(at)).await,
+            Some(version) => self.names.stat_version(target(at), VersionNumber(version)).await,
+        };
         let seen = match &info {
             Ok(info) if info.path != at => return Err(violation!("a stat of {at} describes {}", info.path)),
             Ok(info) => Ok(info),
             Err(error) => Err(Refusal::of(error).ok_or_else(|| violation!("a stat of {at}: {error}"))?),
         };
-        self.world.oracle.borrow_mut().saw_stat(at, seen)?;
+        self.world.oracle.borrow_mut().saw_stat(at, version, seen)?;
         Ok(info.ok())
     }
 
@@ -241,10 +245,13 @@ impl Run<'_> {
         Ok(Flow::GoesOn)
     }
 
-    async fn read(&mut self, at: &str) -> Result<Flow, Violation> {
-        let info = self.stat(at).await?;
-        let opened = self.node.open_file(target(at)).await;
-        if self.stat(at).await? != info {
+    async fn read(&mut self, at: &str, version: Option<u64>) -> Result<Flow, Violation> {
+        let info = self.stat(at, version).await?;
+        let opened = match version {
+            None => self.node.open_file(target(at)).await,
+            Some(version) => self.node.open_version(target(at), VersionNumber(version)).await,
+        };
+        if self.stat(at, version).await? != info {
             // It changed on the way between the cores: either may be what was opened.
             return Ok(Flow::GoesOn);
         }
@@ -256,7 +263,7 @@ impl Run<'_> {
                 return Err(violation!("{at} is {info:?}, but opens as {opened:?}"));
             }
         };
-        let allowed = self.world.oracle.borrow_mut().readable(at)?;
+        let allowed = self.world.oracle.borrow_mut().readable(at, version)?;
         let mut range = 0..info.size();
         if self.random.chance(1, 2) {
             let start = self.random.below(info.size() + 2);

@@ -2,7 +2,8 @@
 
 use meta::{Attributes, Condition, ProposeError, Session};
 use node::namespace::AttributeChange as NodeChange;
-use node::{ChangeError, FileReader, FileWriter, Node, PutError, PutOptions, Target};
+use node::{ChangeError, FileInfo, FileReader, FileWriter, Node, PutError, PutOptions, Target};
+use proto::VersionNumber;
 use proto::path::FsPath;
 use proto::port::runtime;
 
@@ -50,6 +51,11 @@ pub(super) async fn perform(
                 Err(PutError::Store(error)) => Outcome::TurnedDown(error.to_string()),
                 Err(PutError::Change(error)) => refused(error),
             }
+        }
+        Action::Restore { path: at, version, condition } => {
+            let restored = node.restore(path(at), VersionNumber(*version), *condition, session).await;
+            let committed = |info: FileInfo| Answer::Committed { version: info.version().0, created: false };
+            restored.map_or_else(refused, |info| Outcome::Answered(committed(info)))
         }
         Action::MakeDirectory { path: at, attributes } => {
             let made = node.make_directory(path(at), of(attributes), session).await;
