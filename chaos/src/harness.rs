@@ -102,6 +102,9 @@ impl Tally {
     }
 }
 
+/// The path and version of each file, and which of its bytes were damaged.
+pub type VersionsRead = BTreeMap<(String, u64), Option<Range<u64>>>;
+
 /// What outlives the node: disks, keys, clients and the judge.
 pub struct World {
     /// What may go wrong.
@@ -124,8 +127,8 @@ pub struct World {
     checkpoint_after_chunks: u64,
     /// Entries of a manifest page; few, so that small files have trees.
     pub manifest_page_entries: usize,
-    /// What the last full check read: the path and version of a file, and which bytes were damaged.
-    pub read: RefCell<BTreeMap<(String, u64), Option<Range<u64>>>>,
+    /// What the last full check read.
+    pub read: RefCell<VersionsRead>,
     /// Whether a start ever succeeded: before, the disks may hold part of a node.
     started: Cell<bool>,
     /// Digest of the metadata at the last clean close, until something may have changed it.
