@@ -7,9 +7,10 @@
 //!            waiting, a line for each connection ──too long, or too many──▶ Overloaded (429)
 //! ```
 //!
-//! Fair between connections, not between requests: whoever has least is served next, ties in turn; no connection takes
-//! more than half of the slots; and when too many wait, the longest line gives up its newest. So a connection with a
-//! hundred requests delays one with a single request by no more than one of them.
+//! Fair between connections, not between requests: whoever has least is served next, and of those whoever waits longest
+//! for its turn; no connection takes more than half of the slots; and when too many wait, the longest line gives up its
+//! newest. So a connection with a hundred requests delays one with a single request by no more than one of them, and
+//! neither those that come back at once nor those that are new pass one that waits.
 //!
 //! Invariant: while a slot is free, only connections that have their full share wait.
 
@@ -38,6 +39,14 @@ struct Line {
     waiting: VecDeque<Waiting>,
     /// When it had its last turn; smaller is longer ago.
     turn: u64,
+}
+
+impl Line {
+    /// Since when it waits for its turn: since its last one, or since it came if that is later. Because of the latter, a
+    /// line may be forgotten when it is idle: whoever comes back came after its last turn. `None` if it does not wait.
+    fn waits_since(&self) -> Option<u64> {
+        self.waiting.front().map(|first| first.ticket.max(self.turn))
+    }
 }
 
 struct Waiting {
@@ -172,8 +181,10 @@ impl State {
 
     /// Takes the request whose turn it is out of its line and counts it as served.
     fn next(&mut self, share: usize) -> Option<(ConnectionId, Waiting)> {
-        let eligible = self.lines.iter_mut().filter(|(_, line)| !line.waiting.is_empty() && line.served < share);
-        let (connection, line) = eligible.min_by_key(|(_, line)| (line.served, line.turn))?;
+        let eligible = self.lines.iter_mut().filter(|(_, line)| line.served < share);
+        let waiting =
+            eligible.filter_map(|(connection, line)| Some((line.served, line.waits_since()?, connection, line)));
+        let (_, _, connection, line) = waiting.min_by_key(|(served, since, ..)| (*served, *since))?;
         let (connection, waiting) = (*connection, line.waiting.pop_front()?);
         self.waiting -= 1;
         self.serve(connection);
@@ -278,6 +289,53 @@ mod tests {
             assert!(first.is_some() && modest_slot.is_some(), "each connection got one of the two");
             drop(modest_slot);
             assert_eq!(admission.served(), 4, "what the modest one left went to the greedy one");
+        });
+    }
+
+    #[test]
+    fn connections_that_come_back_at_once_do_not_pass_one_that_waits() {
+        testing::run(async || {
+            const OLD: usize = 20;
+            let (admission, held) = full(4);
+            let young = ConnectionId(1000);
+            let mut held: VecDeque<(ConnectionId, Slot)> =
+                held.into_iter().map(|slot| (slot.connection, slot)).collect();
+            let old = (1..=OLD as u64).map(ConnectionId);
+            let mut waiting: Vec<_> = old.chain([young]).map(|id| (id, wait(&admission, id))).collect();
+            let mut rounds = vec![0; 2];
+            for round in &mut rounds {
+                let mut turns = Vec::new();
+                while !turns.contains(&young) {
+                    let (left, slot) = held.pop_front().unwrap();
+                    drop(slot);
+                    waiting.push((left, wait(&admission, left)));
+                    let next =
+                        waiting.iter_mut().enumerate().find_map(|(at, (_, entering))| Some((at, served(entering)?)));
+                    let (at, slot) = next.expect("a slot was free");
+                    let (id, _) = waiting.remove(at);
+                    assert!(!turns.contains(&id), "{id:?} had a second turn before the young one had its first");
+                    turns.push(id);
+                    held.push_back((id, slot));
+                }
+                *round = turns.len();
+            }
+            assert_eq!(rounds, [OLD + 1, held.len() + OLD + 1], "each connection had one turn");
+        });
+    }
+
+    #[test]
+    fn new_connections_do_not_pass_one_that_waits() {
+        testing::run(async || {
+            let admission = Admission::new(2);
+            let first = served(&mut enter(&admission, GREEDY)).unwrap();
+            let other = served(&mut enter(&admission, ConnectionId(100))).unwrap();
+            let mut second = wait(&admission, GREEDY);
+            let mut new: Vec<Entering> = (200..210).map(|id| wait(&admission, ConnectionId(id))).collect();
+            drop(first);
+            let _second = served(&mut second).expect("it came before them");
+            assert!(new.iter_mut().all(|new| served(new).is_none()));
+            drop(other);
+            assert!(served(&mut new[0]).is_some());
         });
     }
 
