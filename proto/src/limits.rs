@@ -134,16 +134,17 @@ pub const URI_BYTES_MAX: usize = 32 << 10;
 pub const HEADERS_BYTES_MAX: usize = 64 << 10;
 /// Headers of a request: all that user metadata may have, and as many again.
 pub const HEADERS_MAX: usize = 2 * USER_METADATA_PAIRS_MAX;
-/// Requests of one HTTP/2 connection that are served at the same time.
-pub const STREAMS_MAX: u32 = 64;
+/// Requests of one HTTP/2 connection that are served at the same time: no more than it may have of
+/// [`UPLOADS_INFLIGHT_MAX`], so that it does not get in its own way.
+pub const STREAMS_MAX: u32 = 32;
 /// Streams that an HTTP/2 client may have reset before they were served; with more the connection ends.
 pub const STREAMS_RESET_EARLY_MAX: usize = 64;
 /// Streams that the server may have reset because of a client's mistakes; with more the connection ends.
 pub const STREAMS_RESET_FOR_ERRORS_MAX: usize = 256;
 /// Body bytes that one HTTP/2 request may have in memory before its handler takes them.
-pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// The same for all requests of an HTTP/2 connection.
-pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// The same for all requests of an HTTP/2 connection: room for each, so that one that waits keeps no other from its bytes.
+pub const CONNECTION_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
 /// Response bytes that one HTTP/2 stream may have in memory.
 pub const STREAM_SEND_BYTES_MAX: usize = 512 << 10;
 /// How long the head of a request may take, from its first byte to its last.

@@ -119,9 +119,13 @@ impl Admission {
         }
     }
 
-    /// Slots that one connection may have.
+    /// Slots that one connection may have of `served_max`.
+    pub(crate) const fn share_of(served_max: usize) -> usize {
+        served_max / 2
+    }
+
     fn share(&self) -> usize {
-        self.0.served_max / 2
+        Admission::share_of(self.0.served_max)
     }
 
     /// Being served.

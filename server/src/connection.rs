@@ -20,14 +20,14 @@ use hyper_util::server::conn::auto;
 use proto::limits::{
     CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, CONNECTIONS_REFUSED_MAX, HEAD_SECONDS_MAX, HEADERS_BYTES_MAX,
     HEADERS_MAX, PING_ANSWER_SECONDS_MAX, PING_SECONDS, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES, STREAMS_MAX,
-    STREAMS_RESET_EARLY_MAX, STREAMS_RESET_FOR_ERRORS_MAX, URI_BYTES_MAX,
+    STREAMS_RESET_EARLY_MAX, STREAMS_RESET_FOR_ERRORS_MAX, UPLOADS_INFLIGHT_MAX, URI_BYTES_MAX,
 };
 use proto::port::Disk;
 use proto::port::runtime::{self, LocalFuture};
 use send_wrapper::SendWrapper;
 
 use crate::activity::{Activity, Deadline, Ending, Serving};
-use crate::admission::ConnectionId;
+use crate::admission::{Admission, ConnectionId};
 use crate::drain::Drain;
 use crate::pace::Pace;
 use crate::wire::Wire;
@@ -37,6 +37,11 @@ use crate::{App, ResponseBody};
 const HEAD_BYTES_PARSED_MAX: usize = HEADERS_BYTES_MAX + URI_BYTES_MAX + (32 << 10);
 /// The same for the number of headers.
 const HEADERS_PARSED_MAX: usize = 2 * HEADERS_MAX;
+
+// An upload that waits for its turn is not read. It must not wait for another of its own connection, nor may its unread
+// bytes take the window from one that is served: that one would then never end, and neither would the wait.
+const _: () = assert!(STREAMS_MAX as usize <= Admission::share_of(UPLOADS_INFLIGHT_MAX));
+const _: () = assert!(CONNECTION_WINDOW_BYTES as u64 >= STREAMS_MAX as u64 * STREAM_WINDOW_BYTES as u64);
 
 /// Runs hyper's tasks on this thread.
 #[derive(Clone, Copy)]
@@ -281,6 +286,14 @@ mod tests {
 
     /// Starts a conversation with a client whose socket holds 64 KiB in each direction.
     fn connect(drain: &Drain) -> (Client, Ended) {
+        connect_to(drain, respond)
+    }
+
+    /// The same with other answers.
+    fn connect_to<F>(drain: &Drain, respond: impl Fn(Serving, Request<Incoming>) -> F + 'static) -> (Client, Ended)
+    where
+        F: Future<Output = Response<ResponseBody>> + 'static,
+    {
         let (client, io) = socket(64 << 10);
         let ended = Ended::default();
         let (tell, drain) = (ended.clone(), drain.clone());
@@ -397,6 +410,51 @@ mod tests {
             assert_eq!(ended.0, Some(Ending::SlowReader));
             assert!(ended.1 >= Pace::WINDOW && ended.1 <= 2 * Pace::WINDOW + SECOND, "{:?}", ended.1);
         });
+    }
+
+    #[test]
+    fn http2_requests_that_are_not_read_take_no_window_from_one_that_is() {
+        testing::run(async || {
+            let (client, _ended) = connect_to(&Drain::new(), async |serving, request: Request<Incoming>| {
+                if request.method() == hyper::Method::POST {
+                    return std::future::pending().await;
+                }
+                respond(serving, request).await
+            });
+            client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+            // The windows are the server's as soon as each has agreed to the settings of the other.
+            let agreed = frame(4, 1, 0, &[]);
+            client.send(&frame(4, 0, 0, &[])).await;
+            client.receive_until(&agreed).await;
+            client.send(&agreed).await;
+            // As much of each request as its own window holds: all but the last of POST, that one of PUT, and only that
+            // one ends.
+            let streams: Vec<u32> = (0..STREAMS_MAX).map(|at| 2 * at + 1).collect();
+            let (put, posts) = streams.split_last().unwrap();
+            for stream in &streams {
+                let fields: &[u8] = if stream == put { b"\x02\x03PUT\x86\x84" } else { b"\x83\x86\x84" };
+                client.send(&frame(1, 4, *stream, fields)).await;
+            }
+            for stream in posts.iter().chain([put]) {
+                for at in 1..=STREAM_WINDOW_BYTES / FRAME_BYTES {
+                    let last = stream == put && at == STREAM_WINDOW_BYTES / FRAME_BYTES;
+                    client.send(&frame(0, u8::from(last), *stream, &[7; FRAME_BYTES as usize])).await;
+                }
+            }
+            let length = STREAM_WINDOW_BYTES.to_string();
+            let answer = client.receive_until(length.as_bytes()).await;
+            assert!(answer.ends_with(length.as_bytes()), "{answer:?}");
+            assert_eq!(runtime::monotonic(), Duration::ZERO, "it waited for nothing");
+        });
+    }
+
+    /// Bytes of an HTTP/2 frame, at most.
+    const FRAME_BYTES: u32 = 16 << 10;
+
+    /// An HTTP/2 frame.
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = (payload.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
     #[test]
