@@ -303,6 +303,34 @@ fn wrong_lengths_and_smuggled_requests_make_nothing() {
 }
 
 #[test]
+fn an_answer_says_whether_another_request_may_follow() {
+    let server = Server::start();
+    for (what, headers, body, status, is_last) in [
+        ("a refusal of nothing", "if-match: *\r\ncontent-length: 0\r\n", 0, 412, false),
+        ("a refusal after the body", "if-match: *\r\ncontent-length: 5000\r\n", 5000, 412, false),
+        ("a refusal of what is too much to read", "if-match: *\r\ncontent-length: 9000000\r\n", 2 << 20, 412, true),
+        ("a refusal of what stays away", "if-match: *\r\ncontent-length: 5000\r\n", 4999, 412, true),
+        ("a refusal before", "if-match: *\r\nexpect: 100-continue\r\ncontent-length: 5000\r\n", 0, 412, true),
+        ("a file", "content-length: 5000\r\n", 5000, 201, false),
+    ] {
+        let stream = connect(server.dfsd.address);
+        (&stream).write_all(&[server.put(headers), noise(9, body)].concat()).unwrap();
+        let mut reader = BufReader::new(&stream);
+        let answer = read_answer(&mut reader, "PUT").expect(status);
+        let says = answer.headers.get("connection").map(String::as_str);
+        assert_eq!(says, is_last.then_some("close"), "{what}");
+        if is_last {
+            assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 0, "{what}");
+        } else {
+            (&stream).write_all(&server.get("/api/v1/fs/kept", "")).unwrap();
+            assert_eq!(read_answer(&mut reader, "GET").expect(200).body, b"kept", "{what}");
+        }
+    }
+    server.dfsd.call("DELETE", "/api/v1/fs/x", &[]).expect(204);
+    server.assert_unharmed("refusals");
+}
+
+#[test]
 fn requests_in_a_row_are_answered_in_order() {
     let server = Server::start();
     let mut row = Vec::new();

@@ -190,6 +190,11 @@ impl RequestBody {
     pub(crate) fn new(incoming: Incoming) -> RequestBody {
         RequestBody { incoming, pace: Pace::default() }
     }
+
+    /// Whether nothing more of it comes. Chunks of HTTP/1.1 never tell.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
 }
 
 /// Completes with `None` if `future` takes longer than `longest`. A future that is ready at once costs no timer.

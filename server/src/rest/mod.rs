@@ -143,9 +143,11 @@ impl<D: Disk> App<D> {
         if head.method == Method::HEAD {
             without_body(&mut response);
         }
-        if head.version == Version::HTTP_11 && head.headers.contains_key(TRANSFER_ENCODING) {
-            // Whoever forwarded it may have gone by a Content-Length that hyper has dropped, as it should: what follows
-            // on this connection may then be part of this body.
+        // What is left of the body is not read, so no request can follow it on this connection. Nor may one that follows
+        // chunks: whoever forwarded them may have gone by a Content-Length that hyper has dropped, as it should, and what
+        // follows may then be part of this body.
+        let is_last = !body.is_at_end() || head.headers.contains_key(TRANSFER_ENCODING);
+        if is_last && head.version != Version::HTTP_2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(|body| body.holding(Held { observation, serving, slot, version: head.version }))
