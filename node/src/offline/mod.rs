@@ -50,6 +50,12 @@ pub enum ClaimError {
         /// The directory.
         directory: PathBuf,
     },
+    /// Run as the user that owns the directory.
+    #[error("permission is missing to read {}; run this as the user that owns the directory", path.display())]
+    Forbidden {
+        /// The file or directory.
+        path: PathBuf,
+    },
     /// Make the file readable.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
@@ -66,6 +72,16 @@ pub enum ClaimError {
         /// What is wrong with it.
         source: RingError,
     },
+}
+
+impl ClaimError {
+    fn unreadable(path: &Path, source: io::Error) -> ClaimError {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => ClaimError::Forbidden { path },
+            _ => ClaimError::Unreadable { path, source },
+        }
+    }
 }
 
 /// Data directories that no server uses as long as this lives.
@@ -92,8 +108,8 @@ impl Directories {
     pub fn claim(paths: &[PathBuf], key_file: Option<&Path>) -> Result<Directories, ClaimError> {
         let mut locks = Vec::with_capacity(paths.len());
         for path in paths {
-            std::fs::metadata(path).map_err(|source| ClaimError::Unreadable { path: path.clone(), source })?;
-            if ![SUPERBLOCK_NAME, "meta", "segments"].iter().any(|name| path.join(name).exists()) {
+            std::fs::metadata(path).map_err(|source| ClaimError::unreadable(path, source))?;
+            if !holds_data(path)? {
                 return Err(ClaimError::NotData { directory: path.clone() });
             }
             locks.extend(lock(path)?);
@@ -101,7 +117,7 @@ impl Directories {
         let first = paths.first().map_or(Path::new("."), PathBuf::as_path);
         let path = key_file.map_or_else(|| first.join(KEY_NAME), Path::to_owned);
         let text = std::fs::read_to_string(&path);
-        let text = Zeroizing::new(text.map_err(|source| ClaimError::Unreadable { path: path.clone(), source })?);
+        let text = Zeroizing::new(text.map_err(|source| ClaimError::unreadable(&path, source))?);
         let keys = KeyRing::parse(&text).map_err(|source| ClaimError::Keys { path, source })?;
         Ok(Directories { paths: paths.to_vec(), keys: Arc::new(keys), _locks: locks })
     }
@@ -149,10 +165,22 @@ impl Directories {
     }
 }
 
+/// Whether anything in `directory` tells that a server stores its data there.
+fn holds_data(directory: &Path) -> Result<bool, ClaimError> {
+    for name in [SUPERBLOCK_NAME, "meta", "segments"] {
+        let path = directory.join(name);
+        // A directory that must not be searched is not one without data.
+        if path.try_exists().map_err(|source| ClaimError::unreadable(&path, source))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Takes a shared lock; `None` where no server ever made the file, as in a copy of a directory.
 fn lock(directory: &Path) -> Result<Option<File>, ClaimError> {
     let path = directory.join(LOCK_NAME);
-    let unreadable = |source| ClaimError::Unreadable { path: path.clone(), source };
+    let unreadable = |source| ClaimError::unreadable(&path, source);
     let file = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(unreadable)?,
@@ -174,4 +202,30 @@ fn lock(directory: &Path) -> Result<Option<File>, ClaimError> {
 /// Runs what only waits for files, which never wait.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("invariant: a file disk answers when it is asked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_search_is_not_taken_for_an_absence() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!holds_data(directory.path()).unwrap());
+        // Refused to everybody, whereas permissions would not hold back a test that runs as root.
+        let link = directory.path().join(SUPERBLOCK_NAME);
+        std::os::unix::fs::symlink(&link, &link).unwrap();
+        assert!(matches!(holds_data(directory.path()), Err(ClaimError::Unreadable { path, .. }) if path == link));
+        std::fs::remove_file(link).unwrap();
+        std::fs::create_dir(directory.path().join("segments")).unwrap();
+        assert!(holds_data(directory.path()).unwrap());
+    }
+
+    #[test]
+    fn missing_permission_names_the_user_to_run_as() {
+        let error = ClaimError::unreadable(Path::new("/srv/dfs/superblock"), io::ErrorKind::PermissionDenied.into());
+        assert!(matches!(error, ClaimError::Forbidden { .. }));
+        assert!(error.to_string().contains("/srv/dfs/superblock"));
+        assert!(error.to_string().contains("the user that owns"));
+    }
 }
