@@ -24,6 +24,9 @@ const EXIT_CONFLICT: u8 = 6;
 /// The same command may succeed later.
 const EXIT_RETRYABLE: u8 = 7;
 
+/// What the server calls a request to replace, move or remove the root directory, whatever the token.
+const CODE_ROOT: &str = "root";
+
 /// Why a command, or one file of it, failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -170,7 +173,8 @@ impl Failure {
                 Some(ClientError::Unreachable { .. }) => EXIT_UNREACHABLE,
                 Some(ClientError::WrongKind { .. }) => EXIT_CONFLICT,
                 Some(ClientError::Api { status: 404, .. }) => EXIT_NOT_FOUND,
-                Some(ClientError::Api { status: 403, .. }) => EXIT_UNAUTHORIZED,
+                // Of a proxy before the server: the server itself has no permissions, only things that nobody may do.
+                Some(ClientError::Api { status: 403, detail }) if detail.code != CODE_ROOT => EXIT_UNAUTHORIZED,
                 Some(ClientError::Api { status: 409 | 412, .. }) => EXIT_CONFLICT,
                 Some(error) if error.is_retryable() => EXIT_RETRYABLE,
                 _ => EXIT_FAILED,
@@ -194,5 +198,24 @@ impl Failure {
         } else {
             eprintln!("dfs: {}", printable(&self.to_string()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, code: &str) -> Failure {
+        let detail = ErrorDetail { code: code.to_owned(), message: "no".to_owned(), retryable: false };
+        Failure::remote("/", ClientError::Api { status, detail })
+    }
+
+    #[test]
+    fn what_no_token_may_do_does_not_blame_the_token() {
+        assert_eq!(refused(403, "root").exit_code(), EXIT_FAILED);
+        assert_eq!(refused(403, "root").hinted("an aside").exit_code(), EXIT_FAILED);
+        assert_eq!(refused(403, "forbidden").exit_code(), EXIT_UNAUTHORIZED);
+        let unauthorized = ClientError::Unauthorized { endpoint: "http://dfs".to_owned(), message: "no".to_owned() };
+        assert_eq!(Failure::remote("/", unauthorized).exit_code(), EXIT_UNAUTHORIZED);
     }
 }
