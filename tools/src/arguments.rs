@@ -1,8 +1,10 @@
 //! What can be asked for, and the help that teaches it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use client::DEFAULT_ENDPOINT;
 
 use crate::offline::Offline;
@@ -33,6 +35,17 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
+impl Arguments {
+    /// Reads a command line, whose first word names the program, and the environment.
+    pub(crate) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+        let mut definition = Arguments::command();
+        let matches = definition.try_get_matches_from_mut(line)?;
+        let mut arguments = Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut definition))?;
+        arguments.global.prefer_options(|id| matches.value_source(id));
+        Ok(arguments)
+    }
+}
+
 /// Flags that every command takes.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
@@ -43,7 +56,8 @@ pub(crate) struct Global {
     /// Access token. Other users of this machine may see it in the list of processes: prefer --token-file.
     #[arg(long, global = true, env = "DFS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
-    /// File that holds the access token, such as DATA/root-token of the server. --token wins over it.
+    /// File that holds the access token, such as DATA/root-token of the server. --token wins over it; an option wins
+    /// over a variable.
     #[arg(long, global = true, env = "DFS_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Print results as one JSON document on stdout, errors as {"error":{code,message,retryable}} on stderr.
@@ -52,6 +66,15 @@ pub(crate) struct Global {
     /// Print errors only.
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
+}
+
+impl Global {
+    /// Forgets a token of the environment where the command line names a file.
+    fn prefer_options(&mut self, source: impl Fn(&str) -> Option<ValueSource>) {
+        if source("token_file") == Some(ValueSource::CommandLine) && source("token") == Some(ValueSource::EnvVariable) {
+            self.token = None;
+        }
+    }
 }
 
 /// How many files of a tree are in flight.
@@ -228,13 +251,34 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_token_file_of_the_command_line_wins_over_a_token_of_the_environment() {
+        use ValueSource::{CommandLine, EnvVariable};
+        let token_of = |token, file| {
+            let line = ["dfs", "--token", "secret", "--token-file", "file", "df"];
+            let mut global = Arguments::read(line.map(OsString::from)).unwrap().global;
+            global.prefer_options(|id| Some(if id == "token" { token } else { file }));
+            global.token
+        };
+        assert_eq!(token_of(EnvVariable, CommandLine), None);
+        for (token, file) in [(CommandLine, CommandLine), (CommandLine, EnvVariable), (EnvVariable, EnvVariable)] {
+            assert_eq!(token_of(token, file).as_deref(), Some("secret"));
+        }
+    }
+
+    #[test]
+    fn the_source_of_a_global_option_is_known_wherever_it_stands() {
+        for line in [["dfs", "--token-file", "file", "df"], ["dfs", "df", "--token-file", "file"]] {
+            let matches = Arguments::command().try_get_matches_from(line).unwrap();
+            assert_eq!(matches.value_source("token_file"), Some(ValueSource::CommandLine));
+        }
     }
 
     #[test]

@@ -349,6 +349,9 @@ fn the_token_may_come_from_a_file() {
     assert_eq!(run(&["--token-file", shown(file.path()), "ls"]), Some(0));
     assert_eq!(run(&["ls"]), Some(4));
     assert_eq!(run(&["--token-file", "/no/such/file", "ls"]), Some(3));
+    // The option wins over the variable, which holds the right token here.
+    failed(&stub, 3, &["--token-file", "/no/such/file", "ls"]);
+    failed(&stub, 3, &["ls", "--token-file", "/no/such/file"]);
 }
 
 #[test]
