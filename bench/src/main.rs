@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 
 /// Shown under the list of commands.
 const HELP: &str = "\
-With a server of its own, thrown away afterwards:
+With a server of its own, stopped afterwards (its data directory stays; remove it yourself):
   dfs-bench put --serve /mnt/disk/scratch --size 64KiB --duration 10s --concurrency 32
   dfs-bench corpus ./backups --serve /mnt/disk/scratch
 

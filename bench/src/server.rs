@@ -31,7 +31,8 @@ pub(crate) struct ServerOptions {
     /// Process of the server on this machine, to tell the CPU time and memory it took.
     #[arg(long, value_name = "PID", conflicts_with = "serve")]
     pid: Option<u32>,
-    /// Start a dfsd (the one beside this program) over this data directory, and stop it afterwards.
+    /// Start a dfsd (the one beside this program) over this data directory, and stop it afterwards; the
+    /// directory stays.
     #[arg(long, value_name = "DIR")]
     serve: Option<PathBuf>,
     /// What the started dfsd gets as --cores.
