@@ -5,7 +5,7 @@
 //! kind of load:
 //!
 //! * *Open loop*: operations have intended start times, and a latency counts from there, sent or not
-//!   (see [`crate::load::pace`]). Nothing is to be corrected.
+//!   (see `load::pace`). Nothing is to be corrected.
 //! * *Closed loop*: [`Latencies::corrected`] adds, for each sample longer than the expected interval, the samples that
 //!   would have been taken meanwhile (`Histogram::clone_correct`). What was measured is shown beside it.
 

@@ -1,7 +1,7 @@
 //! Load on a running server: `put`, `get`, `mixed` and `meta`.
 //!
-//! * [`pace`]: when operations are due. [`drive`]: the threads that perform them. [`tally`]: what came of them.
-//! * [`objects`]: files written and read whole. [`names`]: metadata only.
+//! * [`pace`]: when operations are due. [`mod@drive`]: the threads that perform them. [`tally`]: what came of them.
+//! * [`mod@objects`]: files written and read whole. [`names`]: metadata only.
 
 mod drive;
 mod names;
