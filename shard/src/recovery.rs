@@ -21,6 +21,8 @@ use crate::segment::{Member, Segment, piece_name};
 
 /// Bytes that the scan reads at once.
 const WINDOW_BYTES: usize = 1 << 20;
+/// A sector that holds nothing: most of what a scan of an open segment meets, so it is compared as a whole.
+const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
 
 /// What the metadata says of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,12 +259,13 @@ struct Scanned {
 async fn scan<F: DiskFile>(segment: &Segment, column: &Column<F>) -> std::io::Result<Scanned> {
     let sector = SECTOR_BYTES as u64;
     let mut end = sector;
-    let mut window = Window { file: &column.file, start: 0, bytes: AlignedBuf::zeroed(0) };
+    let mut window =
+        Window { file: &column.file, file_bytes: column.bytes, start: 0, bytes: AlignedBuf::zeroed(0) };
     let mut found = Vec::new();
     let mut offset = sector;
     while offset + sector <= column.bytes {
         let start = window.get(offset, SECTOR_BYTES).await?;
-        if start.iter().any(|byte| *byte != 0) {
+        if start != &ZEROS[..start.len()] {
             end = offset + sector;
         }
         let header = PieceHeader::parse(start).ok().filter(|header| {
@@ -297,6 +300,7 @@ async fn scan<F: DiskFile>(segment: &Segment, column: &Column<F>) -> std::io::Re
 /// A part of a file in memory, moved forward as the scan goes.
 struct Window<'a, F> {
     file: &'a F,
+    file_bytes: u64,
     start: u64,
     bytes: AlignedBuf,
 }
@@ -306,7 +310,9 @@ impl<F: DiskFile> Window<'_, F> {
     async fn get(&mut self, offset: u64, bytes: usize) -> std::io::Result<&[u8]> {
         let held = offset >= self.start && offset + bytes as u64 <= self.start + self.bytes.len() as u64;
         if !held {
-            let buf = AlignedBuf::zeroed(bytes.max(WINDOW_BYTES));
+            let rest = self.file_bytes.saturating_sub(offset).next_multiple_of(SECTOR_BYTES as u64);
+            let window_bytes = rest.min(WINDOW_BYTES as u64) as usize;
+            let buf = AlignedBuf::zeroed(bytes.max(window_bytes));
             let (read, mut buf) = self.file.read_at(buf, offset).await;
             buf.set_len(read?);
             (self.start, self.bytes) = (offset, buf);
