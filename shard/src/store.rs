@@ -34,8 +34,8 @@ use crate::row::CompressedBlock;
 use crate::segment::{HomeSegment, Member, Segment, SegmentLog};
 use crate::writer::{RowWriter, start_lanes};
 
-/// Smallest piece: room for the longest row and its footer.
-pub const SEGMENT_PIECE_BYTES_MIN: u64 = 8 << 20;
+/// Smallest piece: room for the longest row and its footer. See [`crate::writer::row_bytes_target`].
+pub const SEGMENT_PIECE_BYTES_MIN: u64 = 256 << 10;
 
 /// How long to wait for a chunk that somebody else is writing before his row is hurried again: he may not have queued
 /// the chunk yet when he was hurried first.
@@ -160,17 +160,17 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
         let peers = end.open();
         let inner = Rc::new(Inner {
             files: SegmentFiles::new(&options.members),
-            options,
             home: RefCell::default(),
             foreign: RefCell::default(),
             owner: RefCell::new(new_owner(peers.me(), peers.count())),
             known: RefCell::default(),
-            writer: RowWriter::default(),
+            writer: RowWriter::new(options.piece_bytes),
             next_segment: Cell::new(u64::from(peers.me().0) + peers.count() as u64),
             opening: RefCell::default(),
             tables_at_hand: Cell::new(0),
             tables_read: Cell::new(0),
             peers,
+            options,
         });
         inner.peers.start(inner.clone());
         start_lanes::<D>(&inner, &Rc::new(code));

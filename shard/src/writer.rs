@@ -1,7 +1,7 @@
 //! Group commit of data: blocks gather into rows, rows become durable, writers learn where their chunks lie.
 //!
 //! Two lanes, each with an open segment of its own, take turns: while one row syncs, the next gathers. A row is cut
-//! when its blocks reach [`ROW_PAYLOAD_BYTES_TARGET`], or as soon as somebody waits for one of them.
+//! when its blocks reach [`row_bytes_target`], or as soon as somebody waits for one of them.
 //!
 //! On a full disk a lane may get no segment while the other still has one. It gives its row back then, and takes none
 //! until the other has lost its segment too.
@@ -12,14 +12,30 @@ use std::rc::Rc;
 
 use ec::Code;
 use futures_channel::oneshot;
-use proto::limits::{ROW_BLOCKS_MAX, ROW_PAYLOAD_BYTES_TARGET, ROW_QUEUE_BYTES_MAX, SEGMENTS_OPEN_MAX};
+use proto::disk::RowTable;
+use proto::limits::{CHUNK_BYTES_MAX, ROW_BLOCKS_MAX, ROW_PAYLOAD_BYTES_TARGET, ROW_QUEUE_BYTES_MAX, SEGMENTS_OPEN_MAX};
 use proto::port::{Disk, runtime};
 use proto::{ChunkId, Location};
 
 use crate::error::{SegmentError, StoreError};
 use crate::row::{CompressedBlock, SealedRow};
 use crate::segment::{HomeSegment, OpenSegment};
+use crate::store::SEGMENT_PIECE_BYTES_MIN;
 use crate::wait::WaitList;
+
+/// Bytes of blocks, and of their entries in the row's table, after which a row is cut, in segments of pieces of
+/// `piece_bytes`.
+///
+/// An eighth of a piece: a row is longer by one block at most, its table and its entry in the footer are no longer
+/// than it, and so the smallest piece has room for all of them.
+pub(crate) fn row_bytes_target(piece_bytes: u64) -> usize {
+    (piece_bytes as usize / 8).min(ROW_PAYLOAD_BYTES_TARGET)
+}
+
+const _: () = assert!(
+    CHUNK_BYTES_MAX as u64 <= SEGMENT_PIECE_BYTES_MIN / 2,
+    "the smallest piece has room for the longest chunk and three eighths"
+);
 
 /// Where lanes get segments from and hand finished rows to.
 pub(crate) trait RowSink<D: Disk>: 'static {
@@ -51,8 +67,8 @@ struct Queue {
 }
 
 /// The queue in front of the lanes.
-#[derive(Default)]
 pub(crate) struct RowWriter {
+    row_bytes_target: usize,
     queue: RefCell<Queue>,
     work: WaitList,
     room: WaitList,
@@ -60,6 +76,17 @@ pub(crate) struct RowWriter {
 }
 
 impl RowWriter {
+    /// Returns an empty queue for segments of pieces of `piece_bytes`.
+    pub(crate) fn new(piece_bytes: u64) -> RowWriter {
+        RowWriter {
+            row_bytes_target: row_bytes_target(piece_bytes),
+            queue: RefCell::default(),
+            work: WaitList::default(),
+            room: WaitList::default(),
+            ended: WaitList::default(),
+        }
+    }
+
     /// Waits until the queue has room for another block.
     pub(crate) async fn wait_for_room(&self) {
         let has_room = || (self.queue.borrow().waiting_bytes < ROW_QUEUE_BYTES_MAX).then_some(());
@@ -106,16 +133,17 @@ impl RowWriter {
         if found_no_room && queue.segments > 0 {
             return None;
         }
-        if queue.urgent == 0 && queue.waiting_bytes < ROW_PAYLOAD_BYTES_TARGET && !queue.closing {
+        if queue.urgent == 0 && queue.waiting_bytes < self.row_bytes_target && !queue.closing {
             return None;
         }
         let mut row = Vec::new();
-        let mut row_bytes = 0;
-        while row_bytes < ROW_PAYLOAD_BYTES_TARGET
+        let (mut row_bytes, mut table_bytes) = (0, 0);
+        while row_bytes.max(table_bytes) < self.row_bytes_target
             && row.len() < ROW_BLOCKS_MAX
             && let Some(queued) = queue.waiting.pop_front()
         {
             row_bytes += queued.block.column_bytes();
+            table_bytes += RowTable::block_bytes(queued.block.entry.chunks.len());
             row.push(queued);
         }
         queue.waiting_bytes -= row_bytes;
