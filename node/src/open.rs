@@ -15,7 +15,7 @@ use futures_util::future::try_join_all;
 use meta::{Command, IndexCheckpoint, SegmentRecord, SegmentState, Solo, SoloOptions};
 use net::mailbox::{MailboxEnd, mailboxes};
 use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, SUPERBLOCK_HAS_METADATA, Superblock};
-use proto::limits::{CORES_MAX, MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES};
+use proto::limits::{CORES_MAX, MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES, WAL_RESERVE_BYTES};
 use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, DomainId, Geometry};
 use shard::recovery::{ListedSegment, ListedState};
@@ -39,6 +39,8 @@ pub struct NodeOptions<D> {
     pub piece_bytes: u64,
     /// Bytes of metadata log after which a snapshot is taken.
     pub snapshot_after_wal_bytes: u64,
+    /// Bytes by which a file of the metadata log is reserved ahead; fewer in simulation.
+    pub wal_reserve_bytes: u64,
     /// Entries of one manifest page; fewer in simulation, so that small files have deep trees.
     pub manifest_page_entries: usize,
     /// New chunks after which a checkpoint of the index is taken, unless the index is much larger; fewer in simulation.
@@ -56,6 +58,7 @@ impl<D> NodeOptions<D> {
             keys,
             piece_bytes: SEGMENT_PIECE_BYTES,
             snapshot_after_wal_bytes: 64 << 20,
+            wal_reserve_bytes: WAL_RESERVE_BYTES,
             manifest_page_entries: MANIFEST_PAGE_ENTRIES_MAX,
             checkpoint_after_chunks: 64 << 10,
             chunker: ChunkerId::FASTCDC_64_KIB,
@@ -280,6 +283,7 @@ pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>,
         stream: 0,
         keys: options.keys.clone(),
         snapshot_after_wal_bytes: options.snapshot_after_wal_bytes,
+        wal_reserve_bytes: options.wal_reserve_bytes,
         must_exist: superblock.flags.get() & SUPERBLOCK_HAS_METADATA != 0,
     };
     let meta = Solo::open(solo).await?;

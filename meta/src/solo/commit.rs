@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use futures_channel::oneshot;
 use proto::Lsn;
-use proto::limits::WAL_RESERVE_BYTES;
 use proto::port::{Disk, runtime};
 
 use super::error::{ProposeError, SnapshotError};
@@ -177,7 +176,8 @@ async fn rotate<D: Disk>(inner: &Rc<Inner<D>>, writer: &mut WalWriter<D::File>) 
         core.files.wals.insert(newest + 1, 0);
         (newest + 1, Lsn(core.last_applied.0 + 1))
     };
-    *writer = WalWriter::create(&inner.options, sequence, first_lsn, WAL_RESERVE_BYTES).await?;
+    let reserve_bytes = inner.options.wal_reserve_bytes;
+    *writer = WalWriter::create(&inner.options, sequence, first_lsn, reserve_bytes).await?;
     inner.core.borrow_mut().files.wals.insert(sequence, writer.reserved());
     Ok(())
 }

@@ -71,6 +71,8 @@ pub struct SoloOptions<D> {
     pub keys: Arc<dyn KeyProvider>,
     /// Bytes of log after which a snapshot is taken by itself.
     pub snapshot_after_wal_bytes: u64,
+    /// Bytes by which a file is reserved ahead if the disk has them; a multiple of 4 KiB.
+    pub wal_reserve_bytes: u64,
     /// Whether this store was formatted before: finding nothing then means that it is lost, and is an error.
     pub must_exist: bool,
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use proto::Lsn;
 use proto::checksum::checksum;
 use proto::disk::{FixedHeader, FormatError, HEADER_BYTES, NonceKind, WalBatchHeader, WalHeader, nonce};
-use proto::limits::{SECTOR_BYTES, VIRTUAL_SHARDS, WAL_RESERVE_BYTES};
+use proto::limits::{SECTOR_BYTES, VIRTUAL_SHARDS};
 use proto::port::{Cipher, Disk, DiskFile, WrappedKey};
 
 use super::error::{Damage, OpenError};
@@ -112,7 +112,7 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
     }
     let sequence = listing.wals.last().map_or(0, |last| *last) + 1;
     let next_lsn = Lsn(replay.last_lsn.0 + 1);
-    let writer = match WalWriter::create(options, sequence, next_lsn, WAL_RESERVE_BYTES).await {
+    let writer = match WalWriter::create(options, sequence, next_lsn, options.wal_reserve_bytes).await {
         Err(WalError::Full) => {
             for (log, end_offset) in &ends {
                 trim(log, *end_offset).await?;
@@ -123,7 +123,7 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
         created => created,
     };
     let writer = writer.map_err(|error| match error {
-        WalError::Full => OpenError::NoSpace { need_bytes: WAL_RESERVE_BYTES },
+        WalError::Full => OpenError::NoSpace { need_bytes: options.wal_reserve_bytes },
         WalError::Failed { file, source } => OpenError::Device { file, source },
     })?;
     disk.sync_dir("").await.map_err(in_directory)?;

@@ -12,7 +12,7 @@ use proto::checksum::checksum;
 use proto::disk::{
     CIPHER_AES_256_GCM, FixedHeader, HEADER_BYTES, NonceKind, SEAL_TAG_BYTES, SnapshotFrame, SnapshotHeader, nonce,
 };
-use proto::limits::{SECTOR_BYTES, SNAPSHOT_FRAME_BYTES_MAX, WAL_RESERVE_BYTES};
+use proto::limits::{SECTOR_BYTES, SNAPSHOT_FRAME_BYTES_MAX};
 use proto::port::{Cipher, Disk, DiskFile, WrappedKey, runtime};
 use proto::{Lsn, SegmentTag};
 use zerocopy::IntoBytes;
@@ -191,7 +191,7 @@ async fn write<D: Disk>(inner: &Rc<Inner<D>>, start: &Start, name: &str) -> io::
         buf.pad_to_sector();
         let end = offset + buf.len() as u64;
         if end > reserved {
-            reserved = end + WAL_RESERVE_BYTES;
+            reserved = end + inner.options.wal_reserve_bytes;
             file.set_len(reserved).await?;
         }
         file.write_at(buf, offset).await.0?;

@@ -28,6 +28,7 @@ fn options(disk: &MemDisk) -> SoloOptions<MemDisk> {
         stream: 0,
         keys: Arc::new(TestKeys(7)),
         snapshot_after_wal_bytes: u64::MAX / 4,
+        wal_reserve_bytes: WAL_RESERVE_BYTES,
         must_exist: false,
     }
 }

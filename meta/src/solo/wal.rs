@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use proto::disk::{FixedHeader, HEADER_BYTES, NonceKind, SEAL_TAG_BYTES, WalBatchHeader, WalHeader, nonce};
-use proto::limits::{SECTOR_BYTES, WAL_BATCH_BYTES_MAX, WAL_FILE_BYTES_TARGET, WAL_RESERVE_BYTES};
+use proto::limits::{SECTOR_BYTES, WAL_BATCH_BYTES_MAX, WAL_FILE_BYTES_TARGET};
 use proto::port::{AlignedBuf, Cipher, Disk, DiskFile, runtime};
 use proto::{Lsn, SegmentTag};
 use zerocopy::IntoBytes;
@@ -18,7 +18,9 @@ pub(super) const BATCH_PLAIN_BYTES_MAX: usize = WAL_BATCH_BYTES_MAX - SEAL_TAG_B
 /// Offset of a file's first batch.
 pub(super) const FIRST_BATCH_OFFSET: u64 = SECTOR_BYTES as u64;
 /// Bytes by which a file is reserved ahead: from what spares the disk work to what a nearly full one still has.
-const RESERVE_STEPS_BYTES: [u64; 3] = [WAL_RESERVE_BYTES, 64 << 10, SECTOR_BYTES as u64];
+fn reserve_steps_bytes(most: u64) -> [u64; 3] {
+    [most, 64 << 10, SECTOR_BYTES as u64]
+}
 
 /// Why the log could not be written.
 pub(super) enum WalError {
@@ -44,6 +46,8 @@ pub(super) struct WalWriter<F> {
     offset: u64,
     /// Length of the file, reserved.
     reserved: u64,
+    /// Bytes by which it is reserved ahead if the disk has them.
+    reserve_bytes: u64,
     /// Checksum of the header before the next batch: batches form a chain.
     previous_checksum: u64,
 }
@@ -76,7 +80,7 @@ impl<F: DiskFile> WalWriter<F> {
         sequence: u64,
         first_lsn: Lsn,
     ) -> Result<WalWriter<F>, WalError> {
-        for (sequence, reserve_bytes) in (sequence..).zip(RESERVE_STEPS_BYTES) {
+        for (sequence, reserve_bytes) in (sequence..).zip(reserve_steps_bytes(options.wal_reserve_bytes)) {
             match WalWriter::create(options, sequence, first_lsn, reserve_bytes).await {
                 Err(WalError::Full) => {}
                 created => return created,
@@ -130,6 +134,7 @@ impl<F: DiskFile> WalWriter<F> {
             cipher: options.keys.cipher(&key),
             offset: FIRST_BATCH_OFFSET,
             reserved: reserve_bytes,
+            reserve_bytes: options.wal_reserve_bytes,
             previous_checksum: header_checksum(&header),
             name,
         })
@@ -183,7 +188,7 @@ impl<F: DiskFile> WalWriter<F> {
 
     /// Makes the file at least `need` bytes long, longer if the disk has room.
     async fn reserve(&mut self, need: u64) -> Result<(), WalError> {
-        for step in RESERVE_STEPS_BYTES {
+        for step in reserve_steps_bytes(self.reserve_bytes) {
             let reserved = need.next_multiple_of(step);
             match self.file.set_len(reserved).await {
                 Ok(()) => {

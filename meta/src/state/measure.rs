@@ -174,6 +174,7 @@ fn measure_a_backend_of_a_million_files() {
         stream: 0,
         keys: Arc::new(TestKeys(7)),
         snapshot_after_wal_bytes: u64::MAX / 4,
+        wal_reserve_bytes: proto::limits::WAL_RESERVE_BYTES,
         must_exist: false,
     };
     let again = options.clone();

@@ -357,6 +357,7 @@ pub(crate) fn meta_options<D: Disk>(devices: &[Device<D>], keys: &Arc<dyn KeyPro
         stream: 0,
         keys: keys.clone(),
         snapshot_after_wal_bytes: u64::MAX,
+        wal_reserve_bytes: proto::limits::WAL_RESERVE_BYTES,
         must_exist: first.superblock.flags.get() & SUPERBLOCK_HAS_METADATA != 0,
     })
 }
