@@ -9,7 +9,7 @@ use proto::limits::MANIFEST_PAGE_ENTRIES_MAX;
 use proto::path::FsPath;
 
 use crate::harness::{Fault, World};
-use crate::oracle::{Violation, violation};
+use crate::oracle::{Seen, Violation, violation};
 use crate::sim::{Random, SimDisk};
 use crate::workload::{check_read, list_names, read_all};
 
@@ -29,7 +29,7 @@ pub async fn everything(world: &World, node: &Node<SimDisk>, random: &mut Random
         Ok(stats) => stats,
         Err(error) => return world.tolerate_refusal(&format!("stats: {error}")),
     };
-    world.oracle.borrow_mut().saw_stats(&stats)?;
+    world.oracle.borrow_mut().saw_counts(&(&stats).into())?;
     check_store(world, &stats)
 }
 
@@ -52,7 +52,7 @@ async fn trees(
             if info.kind() == Kind::Directory {
                 directories.push(top.clone());
             }
-            tree.insert(top.clone(), info);
+            tree.insert(top.clone(), Seen::from(&info));
         }
         while let Some(directory) = directories.pop() {
             for (path, info) in list(node, &directory, random).await? {
@@ -61,10 +61,10 @@ async fn trees(
                     Kind::File => files.push(path.clone()),
                     Kind::Symlink => {}
                 }
-                tree.insert(path, info);
+                tree.insert(path, Seen::from(&info));
             }
         }
-        if let Some((path, _)) = tree.first_key_value().filter(|(_, info)| info.kind() == Kind::File) {
+        if let Some((path, _)) = tree.first_key_value().filter(|(_, seen)| seen.kind == Kind::File) {
             files.push(path.clone());
         }
         world.oracle.borrow_mut().saw_tree(&top, &tree)?;
@@ -113,7 +113,7 @@ async fn versions(world: &World, node: &Node<SimDisk>, path: &str, random: &mut 
     }
     for info in &newest_first {
         let version = Some(info.version().0);
-        world.oracle.borrow_mut().saw_stat(path, version, Ok(info))?;
+        world.oracle.borrow_mut().saw_stat(path, version, &Ok(info.into()))?;
     }
     match random.between(1, current) {
         version if version < current => read_back(world, node, path, Some(version)).await,

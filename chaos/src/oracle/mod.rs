@@ -13,25 +13,22 @@
 //! No history left is a violation. The method is just-in-time linearization (G. Lowe, "Testing for linearizability",
 //! Concurrency and Computation 29(4), 2017); spaces keep the number of histories small.
 
+mod action;
 mod entry;
 pub mod model;
+mod seen;
+mod space;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use node::FileInfo;
 use proto::api::Kind;
 use proto::checksum::digest;
 use proto::limits::INLINE_BYTES_MAX;
 
-use self::model::{Action, Answer, Body, ContentId, Entry, Operation, Progress, Refusal, State, Totals};
-
-/// Histories of one space that the oracle follows at most; more means that the workload does too much at once.
-const HISTORIES_MAX: usize = 20_000;
-/// Histories that a message shows.
-const HISTORIES_SHOWN: usize = 3;
-/// Calls and answers that a message shows.
-const LOG_LINES: usize = 40;
+use self::model::{Action, Answer, ContentId, Operation, Progress, Refusal, State, Totals};
+pub use self::seen::{Counted, Seen};
+use self::space::{History, Space};
 
 /// Something happened that no history allows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,22 +40,6 @@ macro_rules! violation {
     ($($part:tt)*) => { $crate::oracle::Violation(format!($($part)*)) };
 }
 pub(crate) use violation;
-
-/// One way things may have gone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct History {
-    state: State,
-    progress: BTreeMap<u64, Progress>,
-}
-
-/// One top-level directory.
-#[derive(Default)]
-struct Space {
-    pending: BTreeMap<u64, Operation>,
-    histories: BTreeSet<History>,
-    /// The last calls and answers, for messages.
-    log: VecDeque<String>,
-}
 
 /// What the chunk store must and may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,8 +111,7 @@ impl Oracle {
             let mut chunks = chunks(&self.contents[content.0]);
             self.acknowledged.append(&mut chunks);
         }
-        let expected =
-            |history: &History| matches!(history.progress.get(&number), Some(Progress::Done(done)) if done == answer);
+        let expected = |history: &History| matches!(history.progress.get(&number), Some(Progress::Done(done)) if done.reads_as(answer));
         let space = self.space(path);
         space.keep(expected, || {
             format!(
@@ -166,15 +146,7 @@ impl Oracle {
     /// # Errors
     /// [`Violation`] if there are too many histories.
     pub fn crash(&mut self) -> Result<(), Violation> {
-        for space in self.spaces.values_mut() {
-            space.note(|| "the process ended".to_owned());
-            space.follow()?;
-            space.pending.clear();
-            let histories = std::mem::take(&mut space.histories);
-            space.histories =
-                histories.into_iter().map(|history| History { progress: BTreeMap::new(), ..history }).collect();
-        }
-        Ok(())
+        self.spaces.values_mut().try_for_each(Space::crash)
     }
 
     /// A stat of `path`, or of one of its versions, shows this, now.
@@ -185,22 +157,22 @@ impl Oracle {
         &mut self,
         path: &str,
         version: Option<u64>,
-        seen: Result<&FileInfo, Refusal>,
+        seen: &Result<Seen, Refusal>,
     ) -> Result<(), Violation> {
         let space = self.space(path);
         space.note(|| {
-            let shown = seen.as_ref().map_or_else(|refusal| format!("{refusal:?}"), |info| shown(info));
+            let shown = seen.as_ref().map_or_else(|refusal| format!("{refusal:?}"), Seen::to_string);
             format!("saw {path} at {version:?}: {shown}")
         });
         space.follow()?;
-        let shows = |history: &History| match (history.state.stat_at(path, version), &seen) {
-            (Ok(entry), Ok(info)) => matches(&entry, info),
+        let shows = |history: &History| match (history.state.stat_at(path, version), seen) {
+            (Ok(entry), Ok(seen)) => seen.fits(&entry),
             (Err(expected), Err(refusal)) => expected == *refusal,
             _ => false,
         };
         space.keep(shows, || format!("a stat of {path} at {version:?} shows {seen:?}"))?;
-        if let Ok(info) = seen {
-            space.learn(path, info.inode.inode.0);
+        if let Ok(seen) = seen {
+            space.learn(path, seen.inode);
         }
         Ok(())
     }
@@ -220,20 +192,20 @@ impl Oracle {
     ///
     /// # Errors
     /// [`Violation`] if no history does.
-    pub fn saw_tree(&mut self, top: &str, seen: &BTreeMap<String, FileInfo>) -> Result<(), Violation> {
+    pub fn saw_tree(&mut self, top: &str, seen: &BTreeMap<String, Seen>) -> Result<(), Violation> {
         let space = self.space(top);
         space.note(|| format!("saw the tree {top}: {:?}", seen.keys().collect::<Vec<_>>()));
         space.follow()?;
         let shows = |history: &History| {
             let entries = &history.state.entries;
             entries.len() == seen.len()
-                && entries.iter().zip(seen).all(|((path, entry), (name, info))| path == name && matches(entry, info))
+                && entries.iter().zip(seen).all(|((path, entry), (name, seen))| path == name && seen.fits(entry))
         };
         space.keep(shows, || {
-            let lines: String = seen.iter().map(|(path, info)| format!("\n  {path} {}", shown(info))).collect();
+            let lines: String = seen.iter().map(|(path, seen)| format!("\n  {path} {seen}")).collect();
             format!("the tree {top} is{lines}")
         })?;
-        seen.iter().for_each(|(path, info)| space.learn(path, info.inode.inode.0));
+        seen.iter().for_each(|(path, seen)| space.learn(path, seen.inode));
         Ok(())
     }
 
@@ -268,11 +240,11 @@ impl Oracle {
         self.space(path).keep(holds, || format!("a read of {path} at {version:?} returned {allowed:?}"))
     }
 
-    /// Checks the node's counters while nothing happens.
+    /// Compares what the node says that it holds, while nothing happens and after every tree was seen.
     ///
     /// # Errors
-    /// [`Violation`] if no history adds up to them.
-    pub fn saw_stats(&mut self, stats: &node::NodeStats) -> Result<(), Violation> {
+    /// [`Violation`] if no history adds up to it.
+    pub fn saw_counts(&mut self, seen: &Counted) -> Result<(), Violation> {
         let mut sums = BTreeSet::from([Totals::default()]);
         let (mut files, mut directories, mut symlinks) = (0, 1, 0);
         for space in self.spaces.values() {
@@ -287,13 +259,17 @@ impl Oracle {
                 }
             }
         }
-        let seen = Totals { logical_bytes: stats.logical_bytes, inline_bytes: stats.inline_bytes };
-        if !sums.contains(&seen) {
+        let adds_up = |sum: &Totals| {
+            sum.logical_bytes == seen.logical_bytes && seen.inline_bytes.is_none_or(|bytes| bytes == sum.inline_bytes)
+        };
+        if !sums.iter().any(adds_up) {
             return Err(violation!("the node counts {seen:?}, but all versions of all files have {sums:?}"));
         }
-        if (stats.files, stats.directories, stats.symlinks) != (files, directories, symlinks) {
+        let names_add_up =
+            (seen.files, seen.directories) == (files, directories) && seen.symlinks.is_none_or(|seen| seen == symlinks);
+        if !names_add_up {
             let expected = (files, directories, symlinks);
-            return Err(violation!("files, directories and symlinks are {expected:?}, the node counts {stats:?}"));
+            return Err(violation!("files, directories and symlinks are {expected:?}, the node counts {seen:?}"));
         }
         Ok(())
     }
@@ -313,117 +289,8 @@ impl Oracle {
 
     fn space(&mut self, path: &str) -> &mut Space {
         let end = path[1..].find('/').map_or(path.len(), |at| at + 1);
-        self.spaces
-            .entry(path[..end].to_owned())
-            .or_insert_with(|| Space { histories: BTreeSet::from([History::default()]), ..Space::default() })
+        self.spaces.entry(path[..end].to_owned()).or_insert_with(Space::new)
     }
-}
-
-impl Space {
-    /// Lets every history go on in every way: each pending operation may take its steps by now.
-    fn follow(&mut self) -> Result<(), Violation> {
-        let mut fresh: Vec<History> = self.histories.iter().cloned().collect();
-        while let Some(history) = fresh.pop() {
-            for (number, operation) in &self.pending {
-                for (state, progress) in history.state.steps(operation, history.progress.get(number)) {
-                    let mut next = History { state, progress: history.progress.clone() };
-                    next.progress.insert(*number, progress);
-                    if self.histories.insert(next.clone()) {
-                        fresh.push(next);
-                    }
-                }
-            }
-            if self.histories.len() > HISTORIES_MAX {
-                return Err(violation!("more than {HISTORIES_MAX} histories: {:?}", self.pending));
-            }
-        }
-        Ok(())
-    }
-
-    /// Strikes out the histories that do not fit.
-    fn keep(&mut self, fits: impl Fn(&History) -> bool, what: impl Fn() -> String) -> Result<(), Violation> {
-        if !self.histories.iter().any(&fits) {
-            let total = self.histories.len();
-            let shown = self.histories.iter().take(HISTORIES_SHOWN).map(History::describe);
-            let shown: String = shown.collect();
-            let log: String = self.log.iter().map(|line| format!("\n  {line}")).collect();
-            return Err(violation!(
-                "{}\nbut none of {total} histories does:{shown}\nlast calls and answers:{log}",
-                what()
-            ));
-        }
-        self.histories.retain(fits);
-        Ok(())
-    }
-
-    fn note(&mut self, line: impl Fn() -> String) {
-        if self.log.len() == LOG_LINES {
-            self.log.pop_front();
-        }
-        self.log.push_back(line());
-    }
-
-    /// Every history learns the inode of what `path` stands for.
-    fn learn(&mut self, path: &str, inode: u64) {
-        let histories = std::mem::take(&mut self.histories);
-        let learn = |mut history: History| {
-            if let Some(entry) = history.state.entries.get_mut(path).filter(|entry| entry.inode.is_none()) {
-                Rc::make_mut(entry).inode = Some(inode);
-            }
-            history
-        };
-        self.histories = histories.into_iter().map(learn).collect();
-    }
-
-    /// Drops what histories know of an operation that is over.
-    fn forget(&mut self, number: u64) {
-        let histories = std::mem::take(&mut self.histories);
-        let forget = |mut history: History| {
-            history.progress.remove(&number);
-            history
-        };
-        self.histories = histories.into_iter().map(forget).collect();
-    }
-}
-
-impl History {
-    fn content(&self, path: &str, version: Option<u64>) -> Option<ContentId> {
-        match self.state.stat_at(path, version).ok()?.body {
-            Body::File { content, .. } => Some(content),
-            _ => None,
-        }
-    }
-
-    fn describe(&self) -> String {
-        let line = |(path, entry): (&String, &Rc<Entry>)| {
-            format!("\n  {path} {:o} {:?} {:?} {:?}", entry.mode, entry.mtime_ns, entry.user_metadata, entry.body)
-        };
-        let entries: String = self.state.entries.iter().map(line).collect();
-        format!("\n- {:?}{entries}", self.progress)
-    }
-}
-
-/// Whether a description fits an entry.
-fn matches(entry: &Entry, info: &FileInfo) -> bool {
-    let inode = &info.inode;
-    let body_matches = match &entry.body {
-        Body::Directory => inode.version.0 == 0 && inode.size == 0 && inode.symlink_target().is_none(),
-        Body::Symlink { target } => inode.version.0 == 0 && inode.symlink_target() == Some(target.as_str()),
-        Body::File { version, bytes, .. } => inode.version.0 == *version && inode.size == *bytes,
-    };
-    body_matches
-        && inode.kind == entry.kind()
-        && entry.inode.is_none_or(|known| known == inode.inode.0)
-        && inode.mode == entry.mode
-        && entry.mtime_ns.is_none_or(|mtime_ns| inode.mtime_ns == mtime_ns)
-        && inode.user_metadata == entry.user_metadata
-}
-
-fn shown(info: &FileInfo) -> String {
-    let inode = &info.inode;
-    let (mode, mtime_ns, metadata) = (inode.mode, inode.mtime_ns, &inode.user_metadata);
-    let (kind, version, size) = (inode.kind, inode.version.0, inode.size);
-    format!("{mode:o} {mtime_ns} {metadata:?} {kind:?} {:?} version {version} bytes {size}", inode.symlink_target())
 }
 
 /// Digest and length of each chunk that the bytes are cut into; none if they lie inline.

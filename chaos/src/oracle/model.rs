@@ -7,118 +7,12 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 
-use meta::{Condition, MetaError};
+use meta::Condition;
 use node::Removal;
 use proto::api::Kind;
 
+pub use super::action::{Action, Answer, AttributeChange, Operation, Progress, Refusal};
 pub use super::entry::{Body, ContentId, Earlier, Entry, Totals};
-
-/// What a client asks for.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the fields are those of the node's methods")]
-pub enum Action {
-    Put { path: String, content: ContentId, bytes: u64, attributes: AttributeChange, condition: Condition },
-    Restore { path: String, version: u64, condition: Condition },
-    MakeDirectory { path: String, attributes: AttributeChange },
-    MakeSymlink { path: String, target: String, attributes: AttributeChange },
-    Rename { from: String, to: String, replace: bool },
-    Remove { path: String, how: Removal },
-    SetAttributes { path: String, change: AttributeChange },
-}
-
-impl Action {
-    /// The path that it is about.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        match self {
-            Action::Put { path, .. }
-            | Action::Restore { path, .. }
-            | Action::MakeDirectory { path, .. }
-            | Action::MakeSymlink { path, .. }
-            | Action::Rename { from: path, .. }
-            | Action::Remove { path, .. }
-            | Action::SetAttributes { path, .. } => path,
-        }
-    }
-}
-
-/// Attributes that an action sets; absent ones keep what is there, or the default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of the node's attributes")]
-pub struct AttributeChange {
-    pub mode: Option<u32>,
-    pub mtime_ns: Option<u64>,
-    pub symlink_target: Option<String>,
-    pub user_metadata: Option<Vec<(String, String)>>,
-}
-
-/// What came of an action.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "they are named after the actions")]
-pub enum Answer {
-    Committed { version: u64, created: bool },
-    Made,
-    Renamed,
-    Removed,
-    Changed,
-    Refused(Refusal),
-}
-
-/// Why an action changed nothing: the refusals that the workload can meet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "they are those of `MetaError`")]
-pub enum Refusal {
-    NotFound,
-    NotADirectory,
-    IsADirectory,
-    AlreadyExists,
-    NotEmpty,
-    ConditionFailed(Option<u64>),
-    IntoItself,
-    NotASymlink,
-    NotAFile,
-    NoSuchVersion,
-}
-
-impl Refusal {
-    /// Translates the node's answer; `None` for one that no action of the workload may meet.
-    #[must_use]
-    pub fn of(error: &MetaError) -> Option<Refusal> {
-        Some(match error {
-            MetaError::NotFound => Refusal::NotFound,
-            MetaError::NotADirectory => Refusal::NotADirectory,
-            MetaError::IsADirectory => Refusal::IsADirectory,
-            MetaError::AlreadyExists => Refusal::AlreadyExists,
-            MetaError::NotEmpty => Refusal::NotEmpty,
-            MetaError::ConditionFailed { current } => Refusal::ConditionFailed(current.map(|version| version.0)),
-            MetaError::IntoItself => Refusal::IntoItself,
-            MetaError::NotASymlink => Refusal::NotASymlink,
-            MetaError::NotAFile => Refusal::NotAFile,
-            MetaError::NoSuchVersion => Refusal::NoSuchVersion,
-            _ => return None,
-        })
-    }
-}
-
-/// One operation of the history.
-#[derive(Clone, Debug)]
-pub struct Operation {
-    /// Its place in the history.
-    pub number: u64,
-    /// What was asked for.
-    pub action: Action,
-    /// Client and sequence, for exactly-once.
-    pub session: Option<(u64, u64)>,
-}
-
-/// How far an operation has got in one possible history.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Progress {
-    /// It found its object by name and will act on the object.
-    Bound((u64, usize)),
-    /// It took effect; this is what its caller must be told.
-    Done(Answer),
-}
 
 /// One possible state of a subtree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

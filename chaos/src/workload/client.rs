@@ -228,10 +228,10 @@ impl Run<'_> {
         };
         let seen = match &info {
             Ok(info) if info.path != at => return Err(violation!("a stat of {at} describes {}", info.path)),
-            Ok(info) => Ok(info),
+            Ok(info) => Ok(info.into()),
             Err(error) => Err(Refusal::of(error).ok_or_else(|| violation!("a stat of {at}: {error}"))?),
         };
-        self.world.oracle.borrow_mut().saw_stat(at, version, seen)?;
+        self.world.oracle.borrow_mut().saw_stat(at, version, &seen)?;
         Ok(info.ok())
     }
 

@@ -1,0 +1,131 @@
+//! One top-level directory: every history that its clients were told nothing against.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use super::action::{Operation, Progress};
+use super::entry::{Body, ContentId, Entry};
+use super::model::State;
+use super::{Violation, violation};
+
+/// Histories of one space that the oracle follows at most; more means that the workload does too much at once.
+const HISTORIES_MAX: usize = 20_000;
+/// Histories that a message shows.
+const HISTORIES_SHOWN: usize = 3;
+/// Calls and answers that a message shows.
+const LOG_LINES: usize = 40;
+
+/// One way things may have gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct History {
+    pub(super) state: State,
+    pub(super) progress: BTreeMap<u64, Progress>,
+}
+
+/// One top-level directory.
+pub(super) struct Space {
+    pub(super) pending: BTreeMap<u64, Operation>,
+    pub(super) histories: BTreeSet<History>,
+    /// The last calls and answers, for messages.
+    log: VecDeque<String>,
+}
+
+impl Space {
+    /// An empty directory that nobody has asked for.
+    pub(super) fn new() -> Space {
+        Space { pending: BTreeMap::new(), histories: BTreeSet::from([History::default()]), log: VecDeque::new() }
+    }
+
+    /// The process is gone: what was not answered may or may not have happened.
+    pub(super) fn crash(&mut self) -> Result<(), Violation> {
+        self.note(|| "the process ended".to_owned());
+        self.follow()?;
+        self.pending.clear();
+        let histories = std::mem::take(&mut self.histories);
+        self.histories =
+            histories.into_iter().map(|history| History { progress: BTreeMap::new(), ..history }).collect();
+        Ok(())
+    }
+
+    /// Lets every history go on in every way: each pending operation may take its steps by now.
+    pub(super) fn follow(&mut self) -> Result<(), Violation> {
+        let mut fresh: Vec<History> = self.histories.iter().cloned().collect();
+        while let Some(history) = fresh.pop() {
+            for (number, operation) in &self.pending {
+                for (state, progress) in history.state.steps(operation, history.progress.get(number)) {
+                    let mut next = History { state, progress: history.progress.clone() };
+                    next.progress.insert(*number, progress);
+                    if self.histories.insert(next.clone()) {
+                        fresh.push(next);
+                    }
+                }
+            }
+            if self.histories.len() > HISTORIES_MAX {
+                return Err(violation!("more than {HISTORIES_MAX} histories: {:?}", self.pending));
+            }
+        }
+        Ok(())
+    }
+
+    /// Strikes out the histories that do not fit.
+    pub(super) fn keep(&mut self, fits: impl Fn(&History) -> bool, what: impl Fn() -> String) -> Result<(), Violation> {
+        if !self.histories.iter().any(&fits) {
+            let total = self.histories.len();
+            let shown = self.histories.iter().take(HISTORIES_SHOWN).map(History::describe);
+            let shown: String = shown.collect();
+            let log: String = self.log.iter().map(|line| format!("\n  {line}")).collect();
+            return Err(violation!(
+                "{}\nbut none of {total} histories does:{shown}\nlast calls and answers:{log}",
+                what()
+            ));
+        }
+        self.histories.retain(fits);
+        Ok(())
+    }
+
+    pub(super) fn note(&mut self, line: impl Fn() -> String) {
+        if self.log.len() == LOG_LINES {
+            self.log.pop_front();
+        }
+        self.log.push_back(line());
+    }
+
+    /// Every history learns the inode of what `path` stands for.
+    pub(super) fn learn(&mut self, path: &str, inode: u64) {
+        let histories = std::mem::take(&mut self.histories);
+        let learn = |mut history: History| {
+            if let Some(entry) = history.state.entries.get_mut(path).filter(|entry| entry.inode.is_none()) {
+                Rc::make_mut(entry).inode = Some(inode);
+            }
+            history
+        };
+        self.histories = histories.into_iter().map(learn).collect();
+    }
+
+    /// Drops what histories know of an operation that is over.
+    pub(super) fn forget(&mut self, number: u64) {
+        let histories = std::mem::take(&mut self.histories);
+        let forget = |mut history: History| {
+            history.progress.remove(&number);
+            history
+        };
+        self.histories = histories.into_iter().map(forget).collect();
+    }
+}
+
+impl History {
+    pub(super) fn content(&self, path: &str, version: Option<u64>) -> Option<ContentId> {
+        match self.state.stat_at(path, version).ok()?.body {
+            Body::File { content, .. } => Some(content),
+            _ => None,
+        }
+    }
+
+    fn describe(&self) -> String {
+        let line = |(path, entry): (&String, &Rc<Entry>)| {
+            format!("\n  {path} {:o} {:?} {:?} {:?}", entry.mode, entry.mtime_ns, entry.user_metadata, entry.body)
+        };
+        let entries: String = self.state.entries.iter().map(line).collect();
+        format!("\n- {:?}{entries}", self.progress)
+    }
+}
