@@ -97,6 +97,9 @@ pub(crate) struct Owner {
     underway: BTreeMap<ChunkId, Underway>,
     /// Chunks that are stored more than once, because a copy could not be confirmed when they came again.
     other_copies: BTreeMap<ChunkId, BTreeSet<Location>>,
+    /// Chunks whose copy, at the place that the index names, did not verify. It stays in the index, as a start would
+    /// find it in its segment: so a checkpoint's pages hold every chunk that its volume counts.
+    doubted: BTreeMap<ChunkId, Location>,
     /// Chunks that are not counted where the index names them, if it does, but in these segments.
     counted_in: BTreeMap<ChunkId, SegmentId>,
     /// By the segment that the index names for them: all segments whose chunks were entered one by one.
@@ -112,6 +115,7 @@ impl Owner {
             index,
             underway: BTreeMap::new(),
             other_copies: BTreeMap::new(),
+            doubted: BTreeMap::new(),
             counted_in: BTreeMap::new(),
             volumes: BTreeMap::new(),
             covered: Volume::default(),
@@ -130,7 +134,11 @@ impl Owner {
             return Claim::Underway { writer: underway.writer, durable };
         }
         match self.index.lookup_and_pin(&wanted.id) {
-            Lookup::Found(location) if wanted.disbelieved != Some(location) => Claim::Candidate(location),
+            Lookup::Found(location)
+                if wanted.disbelieved != Some(location) && self.doubted.get(&wanted.id) != Some(&location) =>
+            {
+                Claim::Candidate(location)
+            }
             // An incomplete index costs a duplicate, no more.
             Lookup::Found(_) | Lookup::Absent | Lookup::Unknown => {
                 self.underway.insert(wanted.id, Underway { writer: asker, waiting: Vec::new() });
@@ -177,6 +185,7 @@ impl Owner {
             *before = before.without(Volume::of(chunk));
         }
         *self.volumes.entry(answers.segment).or_default() += Volume::of(chunk);
+        self.doubted.remove(&chunk.id);
         self.index.insert(&chunk.id, answers);
     }
 
@@ -215,16 +224,24 @@ impl Owner {
 
     /// A copy did not verify: it answers no more.
     pub(crate) fn forget(&mut self, id: &ChunkId, location: Location) {
-        if self.index.remove(id, location) {
+        if self.known(id) != Some(location) {
+            return;
+        }
+        if self.doubted.len() < OTHER_COPIES_MAX || self.doubted.contains_key(id) {
+            self.doubted.insert(*id, location);
+        } else {
+            self.index.remove(id, location);
             self.stay_counted_in(id, location.segment);
         }
     }
 
     /// A copy verified where others did not: it answers from now on.
     pub(crate) fn prefer(&mut self, id: &ChunkId, location: Location) {
-        if let Some(known) = self.known(id) {
+        if let Some(known) = self.known(id).filter(|known| *known != location) {
             self.stay_counted_in(id, known.segment);
+            self.remember_copy(*id, known);
         }
+        self.doubted.remove(id);
         self.index.insert(id, location);
     }
 
@@ -322,6 +339,28 @@ mod tests {
         assert_eq!(owner.volume(|segment| segment == SegmentId(2)), one, "it counts where the index finds it");
         assert_eq!(owner.segments_of_copies(), [SegmentId(1), SegmentId(2)].into());
         assert_eq!(owner.next_copy(&id, &[location(2)]), Some(location(1)), "the other copy is remembered");
+    }
+
+    #[test]
+    fn a_copy_that_did_not_verify_answers_no_more_and_stays_in_the_pages_that_count_it() {
+        let id = ChunkId([1; 32]);
+        let mut owner = owner();
+        owner.insert(&[chunk(id, 1)]);
+        owner.forget(&id, location(1));
+        assert!(matches!(ask(&mut owner, A, id, None), Claim::Yours));
+        assert_eq!(owner.volume(|_| true).chunks, owner.index.chunks());
+    }
+
+    #[test]
+    fn no_checkpoint_covers_the_copy_that_another_one_stands_in_for() {
+        let id = ChunkId([1; 32]);
+        let mut owner = owner();
+        owner.recover(&[chunk(id, 1), chunk(id, 2)]);
+        owner.forget(&id, location(2));
+        owner.prefer(&id, location(1));
+        assert!(matches!(ask(&mut owner, A, id, None), Claim::Candidate(at) if at == location(1)));
+        // It is counted in one of these, and the pages name the other.
+        assert_eq!(owner.segments_of_copies(), [SegmentId(1), SegmentId(2)].into());
     }
 
     #[test]
