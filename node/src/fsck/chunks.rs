@@ -1,14 +1,16 @@
-//! Which chunks are there, and where: 20 bytes for each, sorted, so that the memory of a check is known beforehand.
+//! Which chunks are there, and where: 24 bytes for each, sorted, so that the memory of a check is known beforehand.
 //!
 //! ```text
 //!   0   the chunk's id, hashed: two of n chunks are mistaken with a chance of n / 2^64
 //!   8   segment's place in the list 25 | standing 1 | column 6 | offset/64 20 | ordinal 12
 //!  16   plain bytes
+//!  20   stored bytes: those of its block after compression; 0 for all but the first chunk of a block
 //! ```
 
 use proto::checksum::checksum;
 use proto::limits::BLOCK_ALIGN_BYTES;
 use proto::{ChunkId, Location, SegmentId};
+use shard::Volume;
 
 /// Segments that a check can tell apart: 2 PiB of them.
 pub(crate) const SEGMENTS_MAX: usize = 1 << 25;
@@ -28,9 +30,19 @@ struct Entry {
     id: [u32; 2],
     place: [u32; 2],
     plain_bytes: u32,
+    stored_bytes: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() == 20);
+const _: () = assert!(size_of::<Entry>() == 24);
+
+/// How long a chunk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChunkBytes {
+    /// As it was stored.
+    pub(crate) plain_bytes: u32,
+    /// After compression; 0 for all but the first chunk of a block.
+    pub(crate) stored_bytes: u32,
+}
 
 /// Chunks of one segment, as its check found them.
 #[derive(Debug, Default)]
@@ -38,8 +50,14 @@ pub(crate) struct SegmentChunks(Vec<Entry>);
 
 impl SegmentChunks {
     /// Notes a chunk; of its location all but the segment counts.
-    pub(crate) fn add(&mut self, id: &ChunkId, plain_bytes: u32, location: Location, standing: Standing) {
-        self.0.push(Entry { id: words(hash(id)), place: words(place(location, standing, 0)), plain_bytes });
+    pub(crate) fn add(&mut self, id: &ChunkId, bytes: ChunkBytes, location: Location, standing: Standing) {
+        let ChunkBytes { plain_bytes, stored_bytes } = bytes;
+        self.0.push(Entry {
+            id: words(hash(id)),
+            place: words(place(location, standing, 0)),
+            plain_bytes,
+            stored_bytes,
+        });
     }
 
     /// Chunks so far.
@@ -107,6 +125,22 @@ impl ChunkSet {
         self.entries.sort_unstable();
     }
 
+    /// What the index of a start holds: each chunk once, however often it is stored. Lookups come after [`Self::seal`],
+    /// and so does this.
+    pub(crate) fn distinct(&self) -> Volume {
+        let mut sum = Volume::default();
+        let mut last = None;
+        let is_indexed = |entry: &&Entry| standing(u64::from(entry.place[0]) << 32) == Standing::Indexed;
+        for entry in self.entries.iter().filter(is_indexed) {
+            if last.replace(entry.id) != Some(entry.id) {
+                sum.chunks += 1;
+                sum.plain_bytes += u64::from(entry.plain_bytes);
+                sum.stored_bytes += u64::from(entry.stored_bytes);
+            }
+        }
+        sum
+    }
+
     /// What is known of chunk `id`, which a manifest says is at `hint`.
     pub(crate) fn find(&self, id: &ChunkId, hint: Location) -> Option<Known> {
         let id = words(hash(id));
@@ -128,7 +162,7 @@ impl ChunkSet {
 
     fn location(&self, place: [u32; 2]) -> (Location, Standing) {
         let bits = u64::from(place[0]) << 32 | u64::from(place[1]);
-        let standing = if bits >> 38 & 1 == 1 { Standing::HintOnly } else { Standing::Indexed };
+        let standing = standing(bits);
         let location = Location {
             segment: self.segments[(bits >> 39) as usize],
             column: (bits >> 32 & 0x3f) as u8,
@@ -142,6 +176,10 @@ impl ChunkSet {
 
 fn hash(id: &ChunkId) -> u64 {
     checksum(&id.0)
+}
+
+fn standing(place: u64) -> Standing {
+    if place >> 38 & 1 == 1 { Standing::HintOnly } else { Standing::Indexed }
 }
 
 fn place(location: Location, standing: Standing, number: u64) -> u64 {
@@ -166,13 +204,31 @@ mod tests {
         Location { segment: SegmentId(segment), column: 63, offset: offset * 64, sectors: 0, ordinal }
     }
 
+    fn bytes(plain_bytes: u32) -> ChunkBytes {
+        ChunkBytes { plain_bytes, stored_bytes: plain_bytes / 2 }
+    }
+
+    #[test]
+    fn what_a_start_finds_is_counted_once_however_often_it_is_stored() {
+        let mut set = ChunkSet::default();
+        for segment in [5, 9] {
+            let mut found = SegmentChunks::default();
+            found.add(&ChunkId([1; 32]), bytes(100), location(segment, 1, 0), Standing::Indexed);
+            found.add(&ChunkId([segment as u8; 32]), bytes(10), location(segment, 2, 0), Standing::Indexed);
+            found.add(&ChunkId([7; 32]), bytes(1000), location(segment, 3, 0), Standing::HintOnly);
+            set.add(SegmentId(segment), found);
+        }
+        set.seal();
+        assert_eq!(set.distinct(), Volume { chunks: 3, plain_bytes: 120, stored_bytes: 60 });
+    }
+
     #[test]
     fn a_chunk_is_known_at_its_hint_or_elsewhere_or_not_at_all() {
         let (here, there, lost) = (location(5, 0xf_ffff, 4095), location(9, 1, 0), location(9, 2, 0));
         let (one, other) = (ChunkId([1; 32]), ChunkId([2; 32]));
         let (mut first, mut second) = (SegmentChunks::default(), SegmentChunks::default());
-        first.add(&one, 100, here, Standing::Indexed);
-        second.add(&other, 200, there, Standing::HintOnly);
+        first.add(&one, bytes(100), here, Standing::Indexed);
+        second.add(&other, bytes(200), there, Standing::HintOnly);
         let mut set = ChunkSet::default();
         set.add(SegmentId(5), first);
         set.add(SegmentId(9), second);
@@ -193,7 +249,7 @@ mod tests {
             let mut found = SegmentChunks::default();
             for (id, (column, offset, ordinal)) in &chunks {
                 let location = Location { column: *column, ..location(7, *offset, *ordinal) };
-                found.add(&ChunkId(*id), u32::from(*ordinal), location, Standing::Indexed);
+                found.add(&ChunkId(*id), bytes(u32::from(*ordinal)), location, Standing::Indexed);
             }
             let mut set = ChunkSet::default();
             set.add(SegmentId(3), SegmentChunks::default());

@@ -10,7 +10,7 @@
 //! The same code checks directories of an operator (through [`crate::offline`], on several threads) and simulated disks
 //! ([`check`]). Problems say what is damaged, and, where it costs a file, which bytes of which version of which path.
 //!
-//! Memory: the metadata, as a running node has it; 20 bytes for each stored chunk, twice that while the segments' lists
+//! Memory: the metadata, as a running node has it; 24 bytes for each stored chunk, twice that while the segments' lists
 //! are joined; one row and the tables of one segment for each segment under way; at most [`PROBLEMS_KEPT_MAX`] problems.
 
 mod chunks;
@@ -214,6 +214,11 @@ impl<D: Disk> Check<D> {
         self.check_unlisted().await;
         let Some(meta) = &self.meta else { return self.report };
         self.chunks.seal();
+        let distinct = self.chunks.distinct();
+        let totals = &mut self.report.totals;
+        totals.distinct_chunks = distinct.chunks;
+        totals.distinct_plain_bytes = distinct.plain_bytes;
+        totals.distinct_stored_bytes = distinct.stored_bytes;
         let checker = SegmentChecker {
             devices: self.devices.clone(),
             cluster: self.cluster(),

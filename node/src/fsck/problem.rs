@@ -238,6 +238,12 @@ pub struct Totals {
     pub chunks: u64,
     /// Plain bytes of these chunks.
     pub plain_bytes: u64,
+    /// Chunks that a start puts into the index, each counted once.
+    pub distinct_chunks: u64,
+    /// Their plain bytes.
+    pub distinct_plain_bytes: u64,
+    /// Their bytes after compression.
+    pub distinct_stored_bytes: u64,
     /// Manifest entries followed.
     pub references: u64,
 }

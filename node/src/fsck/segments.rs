@@ -14,7 +14,7 @@ use shard::recovery::{ListedSegment, ListedState};
 use shard::row::RowPlace;
 use shard::segment::piece_name;
 
-use super::chunks::{SegmentChunks, Standing};
+use super::chunks::{ChunkBytes, SegmentChunks, Standing};
 use super::devices::Device;
 use super::problem::{Problem, ProblemKind, Totals};
 
@@ -368,7 +368,9 @@ impl<D: Disk> Looking<'_, D> {
             let location = Location { segment, column: block.column, offset: block.offset, sectors: 0, ordinal };
             self.findings.totals.chunks += 1;
             self.findings.totals.plain_bytes += u64::from(chunk.plain_bytes);
-            self.findings.chunks.add(&chunk.id, chunk.plain_bytes, location, standing);
+            let stored_bytes = if ordinal == 0 { block.entry.payload_bytes } else { 0 };
+            let bytes = ChunkBytes { plain_bytes: chunk.plain_bytes, stored_bytes };
+            self.findings.chunks.add(&chunk.id, bytes, location, standing);
         }
     }
 
