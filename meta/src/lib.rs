@@ -37,7 +37,7 @@ pub use record::{
     Change, Counters, Detail, DomainRecord, Event, IndexCheckpoint, Inode, Past, SegmentRecord, SegmentState,
 };
 pub use solo::{
-    Damage, LogBatch, LogEnd, MetaFile, OfflineMeta, OpenError, ProposeError, Remark, SnapshotError,
+    Damage, LogBatch, LogEnd, MetaFile, MetaLoad, OfflineMeta, OpenError, ProposeError, Remark, SnapshotError,
     SnapshotFramePairs, Solo, SoloOptions,
 };
 pub use view::{EventSpan, Found, View};

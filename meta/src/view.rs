@@ -9,7 +9,8 @@ use proto::{DomainId, InodeId, SegmentId, VersionNumber};
 use crate::command::{Content, MetaError};
 use crate::keys;
 use crate::record::{
-    Counters, DomainRecord, Event, EventClock, IndexCheckpoint, Inode, Name, Past, SegmentRecord, Version,
+    Counters, DomainRecord, Event, EventClock, IndexCheckpoint, Inode, Name, OnceClock, Past, SegmentRecord,
+    SessionClock, Version,
 };
 use crate::state::State;
 use crate::txn::{KvTxn, load, own};
@@ -131,6 +132,25 @@ impl<'a> View<'a> {
     pub fn event_span(&self) -> EventSpan {
         let EventClock { oldest, next, .. } = load(self.state, keys::EVENT_CLOCK).unwrap_or_default();
         EventSpan { oldest: oldest - 1, newest: next - 1 }
+    }
+
+    /// Bytes of the change events that are retained.
+    #[must_use]
+    pub fn event_bytes(&self) -> u64 {
+        load::<EventClock>(self.state, keys::EVENT_CLOCK).unwrap_or_default().bytes
+    }
+
+    /// Clients whose exactly-once windows are remembered.
+    #[must_use]
+    pub fn session_clients(&self) -> u64 {
+        load::<SessionClock>(self.state, keys::SESSION_CLOCK).unwrap_or_default().clients
+    }
+
+    /// Idempotency keys that are remembered.
+    #[must_use]
+    pub fn idempotency_keys(&self) -> u64 {
+        let clock = load::<OnceClock>(self.state, keys::ONCE_CLOCK).unwrap_or_default();
+        clock.next - clock.oldest
     }
 
     /// Up to `limit` retained events after `cursor` with their own cursors, in the order in which the changes were made.

@@ -42,12 +42,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chunk::{Chunker, DomainKey};
-use meta::{Command, Response};
+use meta::{Command, MetaLoad, Response};
 use net::mailbox::Cores;
 use proto::port::{Disk, runtime};
 use proto::{ClusterId, CoreId, DomainId, VirtualShard};
 use shard::segment::{SegmentLog, SegmentOpened};
-use shard::{LogError, Store, StoreStats};
+use shard::{LogError, Store, StoreLoad, StoreStats};
 
 pub use error::{ChangeError, FileReadError, OpenError, PutError};
 pub use events::{EventInfo, EventPage, EventQuery, EventsError, Since};
@@ -120,6 +120,25 @@ pub struct NodeStats {
     pub free_bytes: u64,
 }
 
+/// How full the queues and tables of bounded size are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeLoad {
+    /// Those of the chunk stores.
+    pub store: StoreLoad,
+    /// Those of the metadata, at most since the start.
+    pub metadata_max: MetaLoad,
+    /// Calls about names that this core had under way; up to [`proto::limits::MAILBOX_CALLS_MAX`].
+    pub name_calls_underway_max: u64,
+    /// Change events that are retained; up to [`proto::limits::EVENTS_RETAINED_MAX`].
+    pub events: u64,
+    /// Their bytes; up to [`proto::limits::EVENTS_RETAINED_BYTES_MAX`].
+    pub event_bytes: u64,
+    /// Clients whose exactly-once windows are remembered; up to [`proto::limits::SESSION_CLIENTS_MAX`].
+    pub session_clients: u64,
+    /// Idempotency keys that are remembered; up to [`proto::limits::IDEMPOTENCY_KEYS_MAX`].
+    pub idempotency_keys: u64,
+}
+
 impl<D: Disk> Node<D> {
     /// The cluster that this node formatted.
     #[must_use]
@@ -153,6 +172,27 @@ impl<D: Disk> Node<D> {
             stats.free_bytes += space.free_bytes;
         }
         Ok(stats)
+    }
+
+    /// How full the queues and tables of bounded size are.
+    pub async fn load(&self) -> NodeLoad {
+        let ask = |names: &Namespace<D>| {
+            let load = names.meta.view(|view| {
+                let span = view.event_span();
+                NodeLoad {
+                    events: span.newest - span.oldest,
+                    event_bytes: view.event_bytes(),
+                    session_clients: view.session_clients(),
+                    idempotency_keys: view.idempotency_keys(),
+                    ..NodeLoad::default()
+                }
+            });
+            NodeLoad { metadata_max: names.meta.load_max(), ..load }
+        };
+        let names = &self.0.names;
+        let load = names.ask(NAMESPACE_CORE, ask).await;
+        let (store, name_calls_underway_max) = (self.0.store.load().await, names.calls_underway_max());
+        NodeLoad { store, name_calls_underway_max, ..load }
     }
 
     /// Has all cores write what is queued and seal their open segments, then snapshots the metadata, so that the next

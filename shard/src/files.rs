@@ -30,6 +30,12 @@ impl<D: Disk> SegmentFiles<D> {
         self.members.get(&device)
     }
 
+    /// Files that are open.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        self.open.borrow().cost()
+    }
+
     /// Opens the file of one column, or returns the open one.
     ///
     /// Errors: `NotFound` if the device is not here or has no such file, or the device's own.

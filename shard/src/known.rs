@@ -54,6 +54,11 @@ impl KnownChunks {
         }
     }
 
+    /// Bytes of memory, near enough.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.rows.cost()
+    }
+
     /// Keeps the chunks of a row; rows that were not used for longest leave.
     pub(crate) fn keep(&mut self, row: RowChunks) {
         for (id, location) in &row.chunks {

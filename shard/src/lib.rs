@@ -43,6 +43,6 @@ mod writer;
 pub use checkpoint::{PageCursor, Settled};
 pub use error::{LogError, ReadError, RecoverError, SegmentError, StoreError};
 pub use open::{METADATA_RESERVE_BYTES, Recovered};
-pub use owner::Volume;
+pub use owner::{OTHER_COPIES_MAX as DAMAGED_CHUNKS_MAX, Volume};
 pub use segment::{Member, SegmentLog};
-pub use store::{Store, StoreOptions, StoreStats, Stored, Underway};
+pub use store::{Store, StoreLoad, StoreOptions, StoreStats, Stored, Underway};

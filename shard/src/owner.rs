@@ -17,7 +17,7 @@ use proto::{ChunkId, CoreId, Location, SegmentId};
 use crate::error::StoreError;
 
 /// Chunks of which further copies are remembered. More are never needed but by a disk that rots away.
-const OTHER_COPIES_MAX: usize = 65_536;
+pub const OTHER_COPIES_MAX: usize = 65_536;
 
 /// A question for a chunk's owner.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +120,16 @@ impl Owner {
             volumes: BTreeMap::new(),
             covered: Volume::default(),
         }
+    }
+
+    /// Chunks that somebody claimed and has neither inserted nor abandoned.
+    pub(crate) fn claims(&self) -> usize {
+        self.underway.len()
+    }
+
+    /// Chunks that are remembered because of damage: the longest of the lists.
+    pub(crate) fn damaged(&self) -> usize {
+        self.other_copies.len().max(self.doubted.len()).max(self.counted_in.len())
     }
 
     /// Answers for each chunk, in order; `asker` writes those that are his.

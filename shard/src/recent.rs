@@ -26,6 +26,12 @@ impl<K: Ord + Clone, V> Recent<K, V> {
         Recent { entries: BTreeMap::new(), order: BTreeMap::new(), uses: 0, cost: 0, cost_max }
     }
 
+    /// What its entries cost together.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.cost
+    }
+
     /// Returns the value and counts this as a use.
     pub fn get(&mut self, key: &K) -> Option<&V> {
         let entry = self.entries.get_mut(key)?;

@@ -113,6 +113,37 @@ impl std::ops::AddAssign for StoreStats {
     }
 }
 
+/// What the stores' queues and tables of bounded size hold; of several cores the most that one of them does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreLoad {
+    /// Chunks that somebody claimed and has neither stored nor given up yet: the sum of all cores.
+    pub claims: u64,
+    /// Bytes that waited for their rows at most; up to [`proto::limits::ROW_QUEUE_BYTES_MAX`] and what those who had
+    /// room brought at once.
+    pub row_queue_bytes_max: u64,
+    /// Bytes of row tables that are kept; up to [`proto::limits::ROW_TABLES_CACHED_BYTES_MAX`].
+    pub row_tables_bytes: u64,
+    /// Segment files that are open; up to [`proto::limits::SEGMENT_FILES_OPEN_MAX`].
+    pub segment_files_open: u64,
+    /// Chunks that are remembered because of damage; up to [`crate::DAMAGED_CHUNKS_MAX`].
+    pub damaged_chunks: u64,
+    /// Calls that were under way to one other core; up to [`proto::limits::MAILBOX_CALLS_MAX`].
+    pub calls_underway_max: u64,
+}
+
+impl StoreLoad {
+    fn merge(self, other: StoreLoad) -> StoreLoad {
+        StoreLoad {
+            claims: self.claims + other.claims,
+            row_queue_bytes_max: self.row_queue_bytes_max.max(other.row_queue_bytes_max),
+            row_tables_bytes: self.row_tables_bytes.max(other.row_tables_bytes),
+            segment_files_open: self.segment_files_open.max(other.segment_files_open),
+            damaged_chunks: self.damaged_chunks.max(other.damaged_chunks),
+            calls_underway_max: self.calls_underway_max.max(other.calls_underway_max),
+        }
+    }
+}
+
 /// One core's store, as its peers see it too: the service behind the mailboxes of a node's stores.
 pub struct Inner<D: Disk, L: SegmentLog> {
     pub(crate) options: StoreOptions<D, L>,
@@ -232,6 +263,16 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
         sum.unique_bytes = at_least_nothing(sum.unique_bytes);
         sum.stored_bytes = at_least_nothing(sum.stored_bytes);
         sum
+    }
+
+    /// How full the queues and tables of all cores are.
+    pub async fn load(&self) -> StoreLoad {
+        let peers = &self.inner.peers;
+        let mut load = StoreLoad::default();
+        for core in 0..peers.count() {
+            load = load.merge(peers.ask(CoreId(core as u16), |inner: &Inner<D, L>| inner.load()).await);
+        }
+        load
     }
 
     /// Has the stores of all cores write what is queued and seal their open segments, so that the next start reads
@@ -356,6 +397,18 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             batches.entry(self.owner_of(&id(&item))).or_default().push(item);
         }
         batches
+    }
+
+    fn load(&self) -> StoreLoad {
+        let owner = self.owner.borrow();
+        StoreLoad {
+            claims: owner.claims() as u64,
+            row_queue_bytes_max: self.writer.waiting_bytes_max() as u64,
+            row_tables_bytes: self.known.borrow().memory_bytes() as u64,
+            segment_files_open: self.files.open_files() as u64,
+            damaged_chunks: owner.damaged() as u64,
+            calls_underway_max: self.peers.calls_underway_max(),
+        }
     }
 
     fn stats(&self) -> StoreStats {

@@ -58,6 +58,8 @@ struct Queued {
 struct Queue {
     waiting: VecDeque<Queued>,
     waiting_bytes: usize,
+    /// The most bytes that waited at once.
+    waiting_bytes_max: usize,
     /// Blocks at the front that somebody waits for.
     urgent: usize,
     closing: bool,
@@ -102,10 +104,16 @@ impl RowWriter {
             return None;
         }
         queue.waiting_bytes += block.column_bytes();
+        queue.waiting_bytes_max = queue.waiting_bytes_max.max(queue.waiting_bytes);
         queue.waiting.push_back(Queued { block, done });
         drop(queue);
         self.work.wake();
         Some(durable)
+    }
+
+    /// The most bytes that waited for a row at once.
+    pub(crate) fn waiting_bytes_max(&self) -> usize {
+        self.queue.borrow().waiting_bytes_max
     }
 
     /// Has every block queued so far written without waiting for a full row.

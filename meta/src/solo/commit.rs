@@ -100,7 +100,9 @@ async fn commit<D: Disk>(inner: &Rc<Inner<D>>, writer: &mut WalWriter<D::File>, 
         let response = {
             let mut core = inner.core.borrow_mut();
             core.last_applied.0 += 1;
-            exec(&queued.command, &mut core.state)
+            let response = exec(&queued.command, &mut core.state);
+            core.note_load();
+            response
         };
         // A caller that went away does not undo its command.
         let _ = queued.answer.send(Ok(response));

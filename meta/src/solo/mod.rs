@@ -77,6 +77,18 @@ pub struct SoloOptions<D> {
     pub must_exist: bool,
 }
 
+/// What waits in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetaLoad {
+    /// Commands that wait for a batch; up to [`WAL_QUEUE_COMMANDS_MAX`].
+    pub queue_commands: u64,
+    /// Their bytes; up to [`WAL_QUEUE_BYTES_MAX`].
+    pub queue_bytes: u64,
+    /// Bytes of old values that a running snapshot has yet to write; up to [`SNAPSHOT_ASIDE_BYTES_MAX`] and what one
+    /// command changes.
+    pub aside_bytes: u64,
+}
+
 /// The metadata service on its embedded log. Clones share it.
 pub struct Solo<D: Disk>(Rc<Inner<D>>);
 
@@ -97,6 +109,7 @@ struct Core<F> {
     last_applied: Lsn,
     queue: VecDeque<Queued>,
     queue_bytes: usize,
+    load_max: MetaLoad,
     /// The log; with the committer while that runs.
     writer: Option<WalWriter<F>>,
     /// Whether the committer runs.
@@ -108,6 +121,15 @@ struct Core<F> {
     stopped: Option<ProposeError>,
     snapshots: Snapshots,
     files: Files,
+}
+
+impl<F> Core<F> {
+    fn note_load(&mut self) {
+        let load = &mut self.load_max;
+        load.queue_commands = load.queue_commands.max(self.queue.len() as u64);
+        load.queue_bytes = load.queue_bytes.max(self.queue_bytes as u64);
+        load.aside_bytes = load.aside_bytes.max(self.state.aside_bytes() as u64);
+    }
 }
 
 /// A command on its way into the log.
@@ -191,6 +213,7 @@ impl<D: Disk> Solo<D> {
             }
             core.queue_bytes += bytes.len();
             core.queue.push_back(Queued { shard, command, bytes, answer });
+            core.note_load();
         }
         commit::wake(&self.0);
         // The committer answers everybody unless the whole runtime goes away.
@@ -255,6 +278,12 @@ impl<D: Disk> Solo<D> {
             idle.await.map_err(|_| SnapshotError::Stopped)?;
         }
         self.snapshot().await
+    }
+
+    /// How full the queue and the side of a running snapshot were at most, since the start.
+    #[must_use]
+    pub fn load_max(&self) -> MetaLoad {
+        self.0.core.borrow().load_max
     }
 
     /// Bytes of log that a start would replay now.

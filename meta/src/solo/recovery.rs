@@ -29,7 +29,7 @@ use proto::port::{Cipher, Disk, DiskFile, WrappedKey};
 use super::error::{Damage, OpenError};
 use super::wal::{self, COMMAND_HEAD_BYTES, FIRST_BATCH_OFFSET, WalError, WalWriter, header_checksum};
 use super::window::Window;
-use super::{Core, DIRECTORY, Files, Snapshots, SoloOptions, snapshot};
+use super::{Core, DIRECTORY, Files, MetaLoad, Snapshots, SoloOptions, snapshot};
 use crate::command::Command;
 use crate::exec::exec;
 use crate::state::State;
@@ -153,6 +153,7 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
         last_applied: replay.last_lsn,
         queue: VecDeque::new(),
         queue_bytes: 0,
+        load_max: MetaLoad::default(),
         writer: Some(writer),
         committing: false,
         idle_waiters: Vec::new(),

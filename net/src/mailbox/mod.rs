@@ -166,6 +166,12 @@ impl<S: 'static> Cores<S> {
         self.0.outboxes.len()
     }
 
+    /// The most calls from this core to another that were under way at once; at most [`MAILBOX_CALLS_MAX`].
+    #[must_use]
+    pub fn calls_underway_max(&self) -> u64 {
+        self.0.outboxes.iter().flatten().map(Outbox::underway_max).max().unwrap_or(0)
+    }
+
     /// Runs `f` on core `to` and returns what it returned; it should take microseconds, for it delays all that `to` does.
     ///
     /// On the own core `f` runs at once.

@@ -23,6 +23,8 @@ pub(super) struct Outbox<S: 'static> {
     ring: RefCell<Producer<Call<S>>>,
     bell: Arc<Bell>,
     begun: Cell<u64>,
+    /// The most calls that were under way at once.
+    underway_max: Cell<u64>,
     progress: Arc<Progress>,
     /// Callers that wait for room, by ticket. Only the first listens to `progress`.
     line: RefCell<BTreeMap<u64, Waker>>,
@@ -54,6 +56,7 @@ impl<S: 'static> Outbox<S> {
             ring: RefCell::new(ring),
             bell,
             begun: Cell::new(0),
+            underway_max: Cell::new(0),
             progress: Arc::default(),
             line: RefCell::default(),
             next_ticket: Cell::new(0),
@@ -74,6 +77,7 @@ impl<S: 'static> Outbox<S> {
     pub(super) fn push(&self, call: Call<S>) {
         assert!(self.has_room(), "invariant: a call is pushed when there is room");
         self.begun.set(self.begun.get() + 1);
+        self.underway_max.set(self.underway_max.get().max(self.calls_underway()));
         assert!(self.ring.borrow_mut().push(call).is_ok(), "invariant: room means a free place in the ring");
         // Pairs with the fence of a dropped inbox: either it sees this call and drops it, or this sees that it is gone.
         fence(Ordering::SeqCst);
@@ -81,9 +85,17 @@ impl<S: 'static> Outbox<S> {
         self.bell.inbox.wake();
     }
 
+    /// The most calls that were under way at once.
+    pub(super) fn underway_max(&self) -> u64 {
+        self.underway_max.get()
+    }
+
+    fn calls_underway(&self) -> u64 {
+        self.begun.get() - self.progress.done.load(Ordering::Acquire)
+    }
+
     fn has_room(&self) -> bool {
-        let underway = self.begun.get() - self.progress.done.load(Ordering::Acquire);
-        underway < MAILBOX_CALLS_MAX as u64
+        self.calls_underway() < MAILBOX_CALLS_MAX as u64
     }
 
     fn wake_first(&self) {
