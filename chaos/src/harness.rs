@@ -22,8 +22,9 @@ use node::{FileReadError, Node, NodeOptions, OpenReport};
 use proto::limits::MANIFEST_PAGE_ENTRIES_MAX;
 use proto::port::runtime;
 
-use crate::keys::{Seals, WatchedKeys};
-use crate::offline;
+use crate::invariants::nonces::{Seals, WatchedKeys};
+use crate::invariants::reachable::Extent;
+use crate::invariants::{self, Closed, Judge, fsck, nonces};
 use crate::oracle::{Oracle, Violation, violation};
 use crate::sim::{Crash, DiskOptions, Lie, Operation, Outcome, Random, SimDisk, Simulation, completion};
 use crate::verify;
@@ -115,6 +116,8 @@ pub struct World {
     pub clients: Vec<Client>,
     /// What happened.
     pub tally: Tally,
+    /// How often each promise was checked.
+    pub judge: Judge,
     /// Whether the node is being closed under its clients.
     pub closing: Cell<bool>,
     phase: Cell<Phase>,
@@ -188,6 +191,18 @@ impl World {
         let cores = random.between(1, CORES_MAX) as usize;
         self.tally.count(&format!("starts on {cores} cores"));
         Node::open_cores(|| self.options(disks.clone()), cores).await
+    }
+
+    /// How much a full check reads.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        if self.faults_ended.get() { Extent::All } else { Extent::Sample }
+    }
+
+    /// What was sealed, in all starts.
+    #[must_use]
+    pub fn seals(&self) -> &Seals {
+        &self.seals
     }
 
     /// The disks.
@@ -373,6 +388,7 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
         world.phase.set(Phase::Closing);
         closed = Some(node.close().await);
     }
+    let was_closed = if matches!(closed, Some(Ok(()))) { Closed::Clean } else { Closed::No };
     match closed {
         Some(Ok(())) => {
             world.tally.count("clean closes");
@@ -386,7 +402,7 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
         world.tally.add("index checkpoints taken", stats.index_checkpoints);
         world.tally.add("index checkpoints failed", stats.index_checkpoints_failed);
     }
-    Ok(())
+    invariants::served(&world, &nodes, was_closed).await
 }
 
 /// Runs one seed.
@@ -414,6 +430,8 @@ pub fn run_seed(seed: u64, settings: Settings) -> Report {
         report.counts = world.tally.others.take();
         report.counts.insert("operations".to_owned(), world.tally.operations.get());
         report.counts.insert("answered changes".to_owned(), world.tally.answered.get());
+        let checks = world.judge.counts();
+        report.counts.extend(checks.map(|(promise, checks)| (format!("checks: {}", promise.name()), checks)));
         report.counts.insert("seals".to_owned(), world.seals.count());
         report.counts.insert(format!("seeds with fault {:?}", world.fault), 1);
     }
@@ -450,6 +468,7 @@ fn plan(simulation: &mut Simulation, random: &mut Random, settings: Settings) ->
         oracle: RefCell::new(Oracle::new()),
         clients: (0..random.between(1, 4)).map(Client::new).collect(),
         tally: Tally::default(),
+        judge: Judge::default(),
         closing: Cell::new(false),
         phase: Cell::new(Phase::Opening),
         faults_ended: Cell::new(false),
@@ -480,7 +499,7 @@ fn judge(simulation: &mut Simulation, settings: Settings, shared: &mut Option<Rc
             Start { random: random.fork(), operations: 0, close: Close::AtEnd, checks_dedup, quick_check: false };
         run(simulation, &world, None, last)?;
     }
-    offline::check(simulation, &world, CheckOptions::Full)?;
+    fsck::check(simulation, &world, CheckOptions::Full)?;
     world.count_files();
     Ok(())
 }
@@ -510,6 +529,7 @@ fn round(simulation: &mut Simulation, world: &Rc<World>, random: &mut Random) ->
         world.tally.count("power losses at rest");
         let lost = simulation.run_until(0, Crash::Power, async {});
         lost.map_err(|stuck| violation!("{stuck}"))?;
+        world.judge.power_lost();
     }
     Ok(())
 }
@@ -535,13 +555,10 @@ fn run(
             world.tally.count(&format!("crashes while {:?}", world.phase.get()).to_lowercase());
             // Errors that are armed would meet the check, and rot may have come since the files were read.
             if world.started.get() && matches!(world.fault, Fault::None | Fault::Full) && quick_check {
-                offline::check(simulation, world, CheckOptions::Quick)?;
+                fsck::check(simulation, world, CheckOptions::Quick)?;
             }
         }
     }
     world.oracle.borrow_mut().crash()?;
-    match world.seals.reused() {
-        Some(reused) => Err(Violation(reused)),
-        None => Ok(()),
-    }
+    nonces::check(world)
 }

@@ -12,17 +12,14 @@
 //! * [`sim`]: the world. Tasks, time and keys from a seed; disks that lose, at a crash, what was not synced.
 //! * [`oracle`]: the judge. Every state that the node may be in, given what its clients were told.
 //! * [`workload`]: the clients. What they do next, and what they check at once.
-//! * [`verify`]: the full check of a node at rest: names, attributes, bytes, counters.
-//! * [`offline`]: the offline check, compared with what the clients saw.
-//! * [`keys`]: watches that no nonce is ever spent twice.
+//! * [`invariants`]: what must hold, one promise for each file; [`verify`] walks over a node at rest and checks them.
 //! * [`harness`]: one seed from beginning to end: starts, faults, crashes. Read it first.
 //!
 //! `src/bin/swarm.rs` runs seeds by the thousand; `tests/simulation.rs` runs a few hundred of them, and proves with
 //! disks that lie that the judge notices.
 
 pub mod harness;
-pub mod keys;
-pub mod offline;
+pub mod invariants;
 pub mod oracle;
 pub mod sim;
 pub mod verify;

@@ -47,6 +47,7 @@ use net::mailbox::Cores;
 use proto::port::{Disk, runtime};
 use proto::{ClusterId, CoreId, DomainId, VirtualShard};
 use shard::segment::{SegmentLog, SegmentOpened};
+pub use shard::{DAMAGED_CHUNKS_MAX, ReadError};
 use shard::{LogError, Store, StoreLoad, StoreStats};
 
 pub use error::{ChangeError, FileReadError, OpenError, PutError};

@@ -29,6 +29,8 @@ use proto::limits::INLINE_BYTES_MAX;
 use self::model::{Action, Answer, ContentId, Operation, Progress, Refusal, State, Totals};
 pub use self::seen::{Counted, Seen};
 use self::space::{History, Space};
+use crate::invariants::acked_writes::Ledger;
+use crate::invariants::atomicity::Offers;
 
 /// Something happened that no history allows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +60,10 @@ pub struct Oracle {
     contents: Vec<Rc<Vec<u8>>>,
     sent: BTreeMap<u128, u64>,
     acknowledged: BTreeMap<u128, u64>,
+    /// Answers and sights that were judged since they were asked for.
+    judged: u64,
+    acked: Ledger,
+    offers: Offers,
 }
 
 impl Oracle {
@@ -87,11 +93,13 @@ impl Oracle {
 
     /// An operation is called.
     pub fn call(&mut self, action: Action, session: Option<(u64, u64)>) -> u64 {
-        if let Action::Put { content, .. } = &action {
-            self.sent.append(&mut chunks(&self.contents[content.0]));
-        }
         self.operations += 1;
         let number = self.operations;
+        if let Action::Put { content, .. } = &action {
+            self.sent.append(&mut chunks(&self.contents[content.0]));
+            self.offers.offer(number, &self.contents[content.0]);
+        }
+        self.acked.called(number, &action, session);
         let space = self.space(action.path());
         space.note(|| format!("{number} called {session:?}: {action:?}"));
         space.pending.insert(number, Operation { number, action, session });
@@ -103,6 +111,8 @@ impl Oracle {
     /// # Errors
     /// [`Violation`] if no history allows the answer.
     pub fn answer(&mut self, path: &str, number: u64, answer: &Answer) -> Result<(), Violation> {
+        self.judged += 1;
+        self.acked.answered(number, answer);
         let space = self.space(path);
         space.note(|| format!("{number} answered {answer:?}"));
         space.follow()?;
@@ -128,6 +138,9 @@ impl Oracle {
     /// # Errors
     /// [`Violation`] if its effect was seen before.
     pub fn refuse(&mut self, path: &str, number: u64) -> Result<(), Violation> {
+        self.judged += 1;
+        self.acked.turned_down(number);
+        self.offers.withdraw(number);
         let space = self.space(path);
         space.note(|| format!("{number} turned down"));
         space.follow()?;
@@ -146,6 +159,7 @@ impl Oracle {
     /// # Errors
     /// [`Violation`] if there are too many histories.
     pub fn crash(&mut self) -> Result<(), Violation> {
+        self.acked.crashed();
         self.spaces.values_mut().try_for_each(Space::crash)
     }
 
@@ -159,6 +173,7 @@ impl Oracle {
         version: Option<u64>,
         seen: &Result<Seen, Refusal>,
     ) -> Result<(), Violation> {
+        self.judged += 1;
         let space = self.space(path);
         space.note(|| {
             let shown = seen.as_ref().map_or_else(|refusal| format!("{refusal:?}"), Seen::to_string);
@@ -182,6 +197,7 @@ impl Oracle {
     /// # Errors
     /// [`Violation`] if no history does.
     pub fn saw_list(&mut self, path: &str, seen: &Result<Vec<String>, Refusal>) -> Result<(), Violation> {
+        self.judged += 1;
         let space = self.space(path);
         space.note(|| format!("saw {path} list {seen:?}"));
         space.follow()?;
@@ -193,6 +209,7 @@ impl Oracle {
     /// # Errors
     /// [`Violation`] if no history does.
     pub fn saw_tree(&mut self, top: &str, seen: &BTreeMap<String, Seen>) -> Result<(), Violation> {
+        self.judged += 1;
         let space = self.space(top);
         space.note(|| format!("saw the tree {top}: {:?}", seen.keys().collect::<Vec<_>>()));
         space.follow()?;
@@ -279,6 +296,23 @@ impl Oracle {
     pub fn store_bounds(&self) -> StoreBounds {
         let sum = |chunks: &BTreeMap<u128, u64>| (chunks.len() as u64, chunks.values().sum());
         StoreBounds { least: sum(&self.acknowledged), most: sum(&self.sent) }
+    }
+
+    /// Answers and sights that were judged since the last call.
+    pub fn take_judged(&mut self) -> u64 {
+        std::mem::take(&mut self.judged)
+    }
+
+    /// The writes that were acknowledged and must be there.
+    #[must_use]
+    pub fn acked(&self) -> &Ledger {
+        &self.acked
+    }
+
+    /// What was ever put.
+    #[must_use]
+    pub fn offers(&self) -> &Offers {
+        &self.offers
     }
 
     /// A guess at what is there, to aim operations at: the paths of one history.

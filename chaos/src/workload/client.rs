@@ -1,7 +1,6 @@
 //! One client: what it does, what it remembers across crashes, and what it checks at once.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,8 +11,10 @@ use proto::api::Kind;
 use proto::port::runtime;
 
 use super::choice::{Choice, Sharing, draw};
-use super::perform::{Outcome, abandon, path, perform, read_all, target};
+use super::perform::{Outcome, abandon, perform, target};
 use crate::harness::World;
+use crate::invariants::reachable::read_all;
+use crate::invariants::{listing, reads};
 use crate::oracle::model::{Action, ContentId, Refusal};
 use crate::oracle::{Violation, violation};
 use crate::sim::{Random, SimDisk};
@@ -237,7 +238,7 @@ impl Run<'_> {
 
     async fn list(&mut self, at: &str) -> Result<Flow, Violation> {
         let limit = self.random.between(1, 5) as usize;
-        let seen = match list_names(self.names, at, limit).await? {
+        let seen = match listing::pages(self.world, self.names, at, limit).await? {
             Ok(infos) => Ok(infos.into_iter().map(|info| info.inode.name).collect()),
             Err(refusal) => Err(refusal),
         };
@@ -271,63 +272,6 @@ impl Run<'_> {
             reader.restrict(range.clone());
         }
         let (bytes, error) = read_all(&mut reader).await;
-        check_read(self.world, at, range, &allowed, (&bytes, error)).map(|_| Flow::GoesOn)
-    }
-}
-
-/// Checks what a read returned; returns the contents that it can have come from.
-pub(crate) fn check_read(
-    world: &World,
-    at: &str,
-    range: std::ops::Range<u64>,
-    allowed: &BTreeSet<ContentId>,
-    (bytes, error): (&[u8], Option<node::FileReadError>),
-) -> Result<BTreeSet<ContentId>, Violation> {
-    let fits = |content: &&ContentId| {
-        let whole = world.oracle.borrow().content(**content);
-        let end = (range.end as usize).min(whole.len());
-        let wanted = &whole[(range.start as usize).min(end)..end];
-        if error.is_some() { wanted.starts_with(bytes) } else { wanted == bytes }
-    };
-    let from: BTreeSet<ContentId> = allowed.iter().filter(fits).copied().collect();
-    if from.is_empty() {
-        let sizes: Vec<usize> = allowed.iter().map(|content| world.oracle.borrow().content(*content).len()).collect();
-        let got = bytes.len();
-        return Err(violation!("{at} bytes {range:?}: {got} wrong bytes; contents of {sizes:?} bytes are allowed"));
-    }
-    match error {
-        Some(error) => world.tolerate_read_error(at, &range, &error).map(|()| from),
-        None => Ok(from),
-    }
-}
-
-/// Lists a directory page by page, checking order and paging.
-pub(crate) async fn list_names(
-    node: &Node<SimDisk>,
-    at: &str,
-    limit: usize,
-) -> Result<Result<Vec<FileInfo>, Refusal>, Violation> {
-    let mut infos: Vec<FileInfo> = Vec::new();
-    let mut after: Option<String> = None;
-    loop {
-        let page = match node.list(node::Target::Path(path(at)), after.clone(), limit).await {
-            Ok(page) => page,
-            Err(error) => {
-                let refusal = Refusal::of(&error).ok_or_else(|| violation!("a listing of {at}: {error}"))?;
-                return Ok(Err(refusal));
-            }
-        };
-        if page.entries.len() > limit || (page.next_after.is_some() && page.entries.len() < limit) {
-            return Err(violation!("a page of {at} has {} entries, the limit is {limit}", page.entries.len()));
-        }
-        infos.extend(page.entries);
-        if !infos.is_sorted_by(|a, b| a.inode.name < b.inode.name) {
-            let names: Vec<&str> = infos.iter().map(|info| info.inode.name.as_str()).collect();
-            return Err(violation!("{at} is listed out of order: {names:?}"));
-        }
-        match page.next_after {
-            Some(next) => after = Some(next),
-            None => return Ok(Ok(infos)),
-        }
+        reads::check(self.world, at, range, &allowed, (&bytes, error)).map(|_| Flow::GoesOn)
     }
 }

@@ -6,5 +6,3 @@ pub mod data;
 mod perform;
 
 pub use client::{Client, run};
-pub(crate) use client::{check_read, list_names};
-pub(crate) use perform::read_all;

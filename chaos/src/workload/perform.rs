@@ -2,7 +2,7 @@
 
 use meta::{Attributes, Condition, ProposeError, Session};
 use node::namespace::AttributeChange as NodeChange;
-use node::{ChangeError, FileInfo, FileReader, FileWriter, Node, PutError, PutOptions, Target};
+use node::{ChangeError, FileInfo, FileWriter, Node, PutError, PutOptions, Target};
 use proto::VersionNumber;
 use proto::path::FsPath;
 use proto::port::runtime;
@@ -149,16 +149,4 @@ async fn send(writer: &mut FileWriter<SimDisk>, random: &mut Random, mut bytes: 
         }
     }
     Ok(())
-}
-
-/// Reads to the end of the reader's range. Returns what came, and the error that ended it.
-pub(crate) async fn read_all(reader: &mut FileReader<SimDisk>) -> (Vec<u8>, Option<node::FileReadError>) {
-    let mut bytes = Vec::new();
-    while let Some(next) = reader.next().await {
-        match next {
-            Ok(part) => bytes.extend_from_slice(&part),
-            Err(error) => return (bytes, Some(error)),
-        }
-    }
-    (bytes, None)
 }

@@ -1,4 +1,11 @@
-//! Watches every sealing: a nonce that is spent twice under one key on different bytes gives both away.
+//! **No nonce is used twice.** A nonce that is spent twice under one key on different bytes gives both away, whatever
+//! crashes, failures and restarts lie between.
+//!
+//! How: an observer on the sealing port. Every start of a seed gets its keys through one ring whose every use is
+//! recorded: key, nonce, and a digest of what was sealed. Sealing the same bytes again under the same nonce gives nothing
+//! away, and is not counted as a reuse.
+//!
+//! What it would miss: sealing that goes around the port, which the layers forbid.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,6 +14,10 @@ use chunk::KeyRing;
 use proto::checksum::digest;
 use proto::disk::SEAL_TAG_BYTES;
 use proto::port::{Cipher, KeyError, KeyProvider, OpenError, WrappedKey};
+
+use super::Invariant;
+use crate::harness::World;
+use crate::oracle::Violation;
 
 /// Digest of a key, and a nonce.
 type Spent = (u128, [u8; 12]);
@@ -86,6 +97,18 @@ impl Cipher for WatchedCipher {
 
     fn open<'a>(&self, nonce: &[u8; 12], associated: &[u8], sealed: &'a mut [u8]) -> Result<&'a mut [u8], OpenError> {
         self.cipher.open(nonce, associated, sealed)
+    }
+}
+
+/// Checks all sealing so far.
+///
+/// # Errors
+/// [`Violation`] at the first reuse.
+pub fn check(world: &World) -> Result<(), Violation> {
+    world.judge.count(Invariant::Nonces, 1);
+    match world.seals().reused() {
+        Some(reused) => Err(Violation(reused)),
+        None => Ok(()),
     }
 }
 

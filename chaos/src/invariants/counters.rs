@@ -1,0 +1,189 @@
+//! **Counters equal recomputed truth.** Files, directories, symlinks and logical bytes are those of the names and
+//! versions that a walk meets; chunks and their plain and stored bytes are those that the segments hold, each chunk
+//! counted once.
+//!
+//! How: names are recounted by every full check and compared exactly, and with the oracle's histories as well. What the
+//! segments hold is recounted by the offline check, from footers and row tables, without the node: a start that follows
+//! must count exactly that, and so must the close before it have. In between the oracle's bounds hold: at least the
+//! chunks of acknowledged files, at most those of all that was ever sent.
+//!
+//! What it would miss: where devices fail or bits rot the segments may hold rows that nobody was told of, or lose some,
+//! and only the bounds are checked.
+
+use node::fsck::Totals;
+use node::{Node, NodeStats};
+use proto::api::Kind;
+use proto::limits::MANIFEST_PAGE_ENTRIES_MAX;
+
+use super::Invariant;
+use crate::harness::{Fault, World};
+use crate::oracle::{Seen, StoreBounds, Violation, violation};
+use crate::sim::SimDisk;
+
+/// What a walk over all names adds up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recount {
+    files: u64,
+    directories: u64,
+    symlinks: u64,
+    logical_bytes: u64,
+}
+
+impl Default for Recount {
+    /// The root, which no walk meets.
+    fn default() -> Recount {
+        Recount { files: 0, directories: 1, symlinks: 0, logical_bytes: 0 }
+    }
+}
+
+impl Recount {
+    /// Counts an entry.
+    pub fn entry(&mut self, kind: Kind) {
+        match kind {
+            Kind::File => self.files += 1,
+            Kind::Directory => self.directories += 1,
+            Kind::Symlink => self.symlinks += 1,
+        }
+    }
+
+    /// Counts a version of a file.
+    pub fn version(&mut self, seen: &Seen) {
+        self.logical_bytes += seen.size;
+    }
+
+    /// # Errors
+    /// [`Violation`] if the node counts otherwise.
+    fn check(&self, stats: &NodeStats) -> Result<(), Violation> {
+        let NodeStats { files, directories, symlinks, logical_bytes, .. } = *stats;
+        let counted = Recount { files, directories, symlinks, logical_bytes };
+        if counted == *self { Ok(()) } else { Err(violation!("a walk found {self:?}, the node counts {counted:?}")) }
+    }
+}
+
+/// Distinct chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Distinct {
+    chunks: u64,
+    plain_bytes: u64,
+    stored_bytes: u64,
+}
+
+impl From<&Totals> for Distinct {
+    fn from(totals: &Totals) -> Distinct {
+        Distinct {
+            chunks: totals.distinct_chunks,
+            plain_bytes: totals.distinct_plain_bytes,
+            stored_bytes: totals.distinct_stored_bytes,
+        }
+    }
+}
+
+impl From<&NodeStats> for Distinct {
+    fn from(stats: &NodeStats) -> Distinct {
+        let store = &stats.store;
+        Distinct { chunks: store.chunks, plain_bytes: store.unique_bytes, stored_bytes: store.stored_bytes }
+    }
+}
+
+/// Compares what a node counts with what lies in its segments.
+fn compare(counted: Distinct, there: Distinct) -> Result<(), Violation> {
+    if counted == there {
+        return Ok(());
+    }
+    Err(violation!("the node counts {counted:?}, its segments hold {there:?}"))
+}
+
+/// Compares what a node counts with what clients sent. Whatever `may_lack` says, there is never more than was sent.
+fn within(counted: Distinct, bounds: &StoreBounds, has_pages: bool, may_lack: bool) -> Result<(), Violation> {
+    let seen = (counted.chunks, counted.plain_bytes);
+    let too_few = seen.0 < bounds.least.0 || seen.1 < bounds.least.1;
+    // Pages of manifests are chunks as well, which the oracle does not know.
+    let too_many = !has_pages && (seen.0 > bounds.most.0 || seen.1 > bounds.most.1);
+    if too_many || (too_few && !may_lack) {
+        return Err(violation!("the store counts {seen:?} chunks and bytes; {bounds:?}"));
+    }
+    Ok(())
+}
+
+/// Whether all rows that are whole were also acknowledged, and stay whole.
+fn is_exact(world: &World) -> bool {
+    matches!(world.fault, Fault::None | Fault::Full)
+}
+
+/// Checks a node that was walked over and has not been used since its start.
+pub(crate) fn check(world: &World, recount: &Recount, stats: &NodeStats) -> Result<(), Violation> {
+    world.judge.count(Invariant::Counters, 1);
+    recount.check(stats)?;
+    let mut oracle = world.oracle.borrow_mut();
+    oracle.saw_counts(&stats.into())?;
+    let has_pages = world.manifest_page_entries != MANIFEST_PAGE_ENTRIES_MAX;
+    within(stats.into(), &oracle.store_bounds(), has_pages, world.fault == Fault::Rot)?;
+    if stats.free_bytes > stats.capacity_bytes {
+        return Err(violation!("more bytes are free than there are: {stats:?}"));
+    }
+    // From here on clients change what is there.
+    world.judge.at_close.take();
+    match world.judge.at_rest.take() {
+        Some(there) if is_exact(world) => compare(stats.into(), there),
+        _ => Ok(()),
+    }
+}
+
+/// Notes what the node counts that was closed with nothing under way.
+pub(crate) async fn closed(world: &World, node: &Node<SimDisk>) {
+    // A disk that does not tell its free space was armed to fail.
+    world.judge.at_close.set(node.stats().await.ok().as_ref().map(Distinct::from));
+}
+
+/// Takes what the offline check found in the segments.
+pub(crate) fn found_at_rest(world: &World, totals: &Totals) -> Result<(), Violation> {
+    let there = Distinct::from(totals);
+    world.judge.at_rest.set(Some(there));
+    match world.judge.at_close.get() {
+        Some(counted) if is_exact(world) => {
+            world.judge.count(Invariant::Counters, 1);
+            compare(counted, there)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THERE: Distinct = Distinct { chunks: 3, plain_bytes: 300, stored_bytes: 200 };
+
+    #[test]
+    fn every_count_must_be_that_of_the_segments() {
+        assert_eq!(compare(THERE, THERE), Ok(()));
+        compare(Distinct { chunks: 4, ..THERE }, THERE).expect_err("a chunk too many");
+        compare(Distinct { plain_bytes: 299, ..THERE }, THERE).expect_err("a byte too few");
+        compare(Distinct { stored_bytes: 201, ..THERE }, THERE).expect_err("a stored byte too many");
+    }
+
+    #[test]
+    fn every_count_must_be_that_of_the_walk() {
+        let mut recount = Recount::default();
+        [Kind::File, Kind::Directory, Kind::Symlink].into_iter().for_each(|kind| recount.entry(kind));
+        recount.logical_bytes += 9;
+        let stats = NodeStats { files: 1, directories: 2, symlinks: 1, logical_bytes: 9, ..NodeStats::default() };
+        assert_eq!(recount.check(&stats), Ok(()));
+        recount.check(&NodeStats { files: 2, ..stats }).expect_err("files");
+        recount.check(&NodeStats { directories: 1, ..stats }).expect_err("directories");
+        recount.check(&NodeStats { symlinks: 0, ..stats }).expect_err("symlinks");
+        recount.check(&NodeStats { logical_bytes: 8, ..stats }).expect_err("bytes");
+    }
+
+    #[test]
+    fn acknowledged_chunks_are_there_and_nothing_that_nobody_sent() {
+        let bounds = StoreBounds { least: (2, 200), most: (4, 400) };
+        assert_eq!(within(THERE, &bounds, false, false), Ok(()));
+        let few = Distinct { chunks: 1, ..THERE };
+        within(few, &bounds, false, false).expect_err("an acknowledged chunk is gone");
+        assert_eq!(within(few, &bounds, false, true), Ok(()), "damage takes chunks away");
+        let many = Distinct { chunks: 5, ..THERE };
+        within(many, &bounds, false, true).expect_err("nobody sent so many");
+        assert_eq!(within(many, &bounds, true, false), Ok(()), "pages are chunks");
+    }
+}
