@@ -1,6 +1,6 @@
 //! Row tables: what every block of a row holds and where it lies. Stored sealed in m+1 pieces, and again in the footer.
 
-use super::block::BlockEntry;
+use super::block::{BLOCK_HEADER_BYTES, BlockEntry};
 use super::{FormatError, Reader, require};
 use crate::geometry::Geometry;
 use crate::ids::SegmentId;
@@ -87,8 +87,9 @@ impl RowTable {
             let block_bytes = reader.u32()?;
             require((offset as usize).is_multiple_of(BLOCK_ALIGN_BYTES), what, "offset")?;
             require(u64::from(offset) + u64::from(block_bytes) <= SEGMENT_PIECE_BYTES, what, "offset")?;
-            // A location has 11 bits for the sectors of one read.
-            require((block_bytes as usize) < 2046 * SECTOR_BYTES, what, "block_bytes")?;
+            // A location has 11 bits for the sectors of one read. A block has a header, so it begins before the end.
+            let possible = BLOCK_HEADER_BYTES..2046 * SECTOR_BYTES;
+            require(possible.contains(&(block_bytes as usize)), what, "block_bytes")?;
             blocks.push(TableBlock { column, offset, block_bytes, entry: BlockEntry::read(&mut reader)? });
         }
         reader.finish()?;
@@ -134,6 +135,15 @@ mod tests {
             for len in 0..bytes.len() {
                 prop_assert!(RowTable::parse(&bytes[..len]).is_err());
             }
+        }
+
+        #[test]
+        fn a_block_without_bytes_is_refused(block_bytes in 0u32..BLOCK_HEADER_BYTES as u32) {
+            let mut table = table(&[(0, 1, 1)]);
+            // At the very end of a piece, an offset that no location can hold.
+            table.blocks[0].offset = SEGMENT_PIECE_BYTES as u32 - block_bytes.next_multiple_of(BLOCK_ALIGN_BYTES as u32);
+            table.blocks[0].block_bytes = block_bytes;
+            prop_assert!(RowTable::parse(&table.encode()).is_err());
         }
 
         #[test]
