@@ -214,8 +214,11 @@ async fn read_footer<F: DiskFile>(
     parse_footer(body, header.rows.get(), segment.geometry)
 }
 
-/// Parses a footer body; the layout stands at [`FooterHeader`].
-pub(crate) fn parse_footer(mut body: &[u8], rows: u32, geometry: Geometry) -> Option<Vec<(RowPlace, RowTable)>> {
+/// Parses the plain body of a footer; the layout stands at [`FooterHeader`].
+///
+/// Returns `None` if it holds anything else than `rows` rows that a segment of this geometry can have.
+#[must_use]
+pub fn parse_footer(mut body: &[u8], rows: u32, geometry: Geometry) -> Option<Vec<(RowPlace, RowTable)>> {
     let mut take = |bytes: usize| {
         let (head, tail) = body.split_at_checked(bytes)?;
         body = tail;
