@@ -282,6 +282,19 @@ mod tests {
     }
 
     #[test]
+    fn every_short_pair_is_read_or_refused() {
+        const CHARACTERS: [&str; 5] = ["=", "A", "ü", "\0", ""];
+        for number in 0..CHARACTERS.len().pow(5) {
+            let digits = (0..5).map(|place| number / CHARACTERS.len().pow(place) % CHARACTERS.len());
+            let text: String = digits.map(|digit| CHARACTERS[digit]).collect();
+            match parse_pair(&text) {
+                Ok((name, value)) => assert_eq!(format!("{name}={value}").to_lowercase(), text.to_lowercase()),
+                Err(_) => assert!(!text.contains('=') || text.starts_with('='), "{text:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn every_command_teaches_by_example() {
         for command in Arguments::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();

@@ -70,6 +70,20 @@ mod tests {
     }
 
     #[test]
+    fn every_short_path_is_read_or_refused() {
+        const CHARACTERS: [char; 6] = ['/', '.', 'a', 'ü', '\0', '%'];
+        for number in 0..CHARACTERS.len().pow(6) {
+            // Its digits are the characters; leading ones are left out, so that shorter texts come too.
+            let digits = std::iter::successors(Some(number), |rest| Some(rest / CHARACTERS.len()));
+            let text: String = digits.take_while(|rest| *rest > 0).map(|rest| CHARACTERS[rest % 6]).collect();
+            if let Ok(remote) = Remote::parse(&text) {
+                assert_eq!(remote.into, text.ends_with('/'), "{text:?}");
+                assert_eq!(FsPath::parse(&remote.path.to_string()), Ok(remote.path), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_joined_path_keeps_the_limits_of_a_whole_one() {
         let names = ["x"; 257];
         assert!(join(&FsPath::root(), names).is_err());

@@ -156,6 +156,26 @@ mod tests {
     }
 
     #[test]
+    fn every_short_list_of_cores_is_read_or_refused() {
+        const CHARACTERS: [&str; 8] = ["0", "9", ",", "-", " ", "+", "65536", ""];
+        for number in 0..CHARACTERS.len().pow(5) {
+            let digits = (0..5).map(|place| number / CHARACTERS.len().pow(place) % CHARACTERS.len());
+            let text: String = digits.map(|digit| CHARACTERS[digit]).collect();
+            match cores(&text) {
+                Ok(CoreChoice::Count(count)) => assert!((1..=CORES_MAX).contains(&count), "{text:?}"),
+                Ok(CoreChoice::Pinned(cpus)) => {
+                    assert!(
+                        (1..=CORES_MAX).contains(&cpus.len()) && cpus.iter().all(|cpu| *cpu <= CPU_MAX),
+                        "{text:?}"
+                    );
+                }
+                Ok(CoreChoice::All) => panic!("{text:?} is not `all`"),
+                Err(message) => assert!(!message.is_empty()),
+            }
+        }
+    }
+
+    #[test]
     fn options_have_useful_defaults() {
         let Command::Serve(options) =
             Cli::try_parse_from(["dfsd", "serve", "--data", "a", "--data", "b"]).unwrap().command;
