@@ -3,6 +3,11 @@
 //! `cargo bench -p index`; `INDEX_CHUNKS` sets the number of chunks, 10 million by default. Both tables are measured
 //! in turns, and what is counted is the time on a processor, so that a busy machine disturbs little.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark is asked by its environment, and asks the kernel what it used"
+)]
+
 use std::hint::black_box;
 
 use hashbrown::HashTable;

@@ -1,5 +1,7 @@
 //! A `dfsd` of several cores, and one whose number of cores changes between starts.
 
+#![allow(clippy::disallowed_methods, reason = "a process test runs a real dfsd in real time")]
+
 mod daemon;
 
 use daemon::{Dfsd, noise};

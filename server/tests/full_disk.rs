@@ -3,6 +3,8 @@
 //! The disks are real file systems of 400 MiB, a tmpfs and an ext4 on a loop device. Mounting them takes the privilege
 //! to do so; where it is missing the tests say that they were skipped, and with `DFS_REQUIRE_MOUNTS` set they fail.
 
+#![allow(clippy::disallowed_methods, reason = "a process test runs a real dfsd in real time")]
+
 mod daemon;
 
 use std::collections::BTreeMap;

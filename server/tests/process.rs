@@ -1,5 +1,7 @@
 //! Starting, stopping, killing and damaging a real `dfsd`.
 
+#![allow(clippy::disallowed_methods, reason = "a process test runs a real dfsd in real time")]
+
 mod daemon;
 
 use std::fs::OpenOptions;
@@ -21,7 +23,6 @@ fn refused(command: &mut std::process::Command) -> String {
     said
 }
 
-#[expect(clippy::disallowed_methods, reason = "a process test measures real time")]
 fn now() -> Instant {
     Instant::now()
 }

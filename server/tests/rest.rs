@@ -1,5 +1,7 @@
 //! The REST interface, call by call, against a real `dfsd`.
 
+#![allow(clippy::disallowed_methods, reason = "a process test runs a real dfsd in real time")]
+
 mod daemon;
 
 use std::io::{BufReader, Write};

@@ -4,6 +4,8 @@
 //! cargo nextest run --release -p meta --run-ignored only --no-capture measure
 //! ```
 
+#![expect(clippy::disallowed_methods, reason = "the kernel says what memory and time were used")]
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;

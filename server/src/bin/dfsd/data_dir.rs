@@ -1,5 +1,7 @@
 //! Data directories: made, told apart, and held by one process at a time.
 
+#![expect(clippy::disallowed_methods, reason = "files of the operator, before any core runs")]
+
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,7 @@
 //! Small files and directories that must be there in whole after a crash, or not at all.
 
+#![expect(clippy::disallowed_methods, reason = "files of the operator, before any core runs")]
+
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};

@@ -1,5 +1,7 @@
 //! The key file: read, or made once for blank data directories.
 
+#![expect(clippy::disallowed_methods, reason = "files of the operator, before any core runs")]
+
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

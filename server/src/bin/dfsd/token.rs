@@ -1,5 +1,7 @@
 //! The root token: made once, then read.
 
+#![expect(clippy::disallowed_methods, reason = "files of the operator, before any core runs")]
+
 use std::io;
 use std::path::{Path, PathBuf};
 
