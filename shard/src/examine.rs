@@ -348,7 +348,8 @@ impl<D: Disk> Column<D> {
         let held = self.window_start..self.window_start + self.window.len() as u64;
         if offset < held.start || offset + SECTOR_BYTES as u64 > held.end {
             // Sectors are asked for one by one only while nothing is found; a piece is then read for itself.
-            let bytes = if offset == held.end { WINDOW_BYTES } else { SECTOR_BYTES };
+            let rest = self.bytes.saturating_sub(offset).max(SECTOR_BYTES as u64);
+            let bytes = if offset == held.end { rest.min(WINDOW_BYTES as u64) as usize } else { SECTOR_BYTES };
             self.window = self.read(offset, bytes).await?;
             self.window_start = offset;
         }

@@ -262,8 +262,7 @@ struct Scanned {
 async fn scan<F: DiskFile>(segment: &Segment, column: &Column<F>) -> std::io::Result<Scanned> {
     let sector = SECTOR_BYTES as u64;
     let mut end = sector;
-    let mut window =
-        Window { file: &column.file, file_bytes: column.bytes, start: 0, bytes: AlignedBuf::zeroed(0) };
+    let mut window = Window { file: &column.file, file_bytes: column.bytes, start: 0, bytes: AlignedBuf::zeroed(0) };
     let mut found = Vec::new();
     let mut offset = sector;
     while offset + sector <= column.bytes {

@@ -13,7 +13,9 @@ use std::rc::Rc;
 use ec::Code;
 use futures_channel::oneshot;
 use proto::disk::RowTable;
-use proto::limits::{CHUNK_BYTES_MAX, ROW_BLOCKS_MAX, ROW_PAYLOAD_BYTES_TARGET, ROW_QUEUE_BYTES_MAX, SEGMENTS_OPEN_MAX};
+use proto::limits::{
+    CHUNK_BYTES_MAX, ROW_BLOCKS_MAX, ROW_PAYLOAD_BYTES_TARGET, ROW_QUEUE_BYTES_MAX, SEGMENTS_OPEN_MAX,
+};
 use proto::port::{Disk, runtime};
 use proto::{ChunkId, Location};
 
