@@ -80,7 +80,9 @@ pub(crate) async fn keep_taking<D: Disk>(node: Rc<Inner<D>>, mut chunks_before: 
         if chunks.saturating_sub(chunks_before) >= node.checkpoint_after_chunks.max(chunks / TAIL_PART) {
             // If it fails, the disk may be full, or the node closing: the next settled segment is reason enough to
             // try again.
+            node.takes_checkpoint.set(true);
             let taken = take(&node).await.is_ok();
+            node.takes_checkpoint.set(false);
             if taken {
                 chunks_before = chunks;
             }

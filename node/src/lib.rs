@@ -38,6 +38,7 @@ pub mod room;
 pub mod versions;
 pub mod write;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub use meta::{Attributes, Condition, ProposeError, Session, SnapshotError};
 pub use namespace::{ListPage, Namespace, Removal, Target};
 pub use open::{CoreEnds, NodeOptions, OpenReport, StartPlan, Started};
 pub use read::{ByteRange, FileReader};
+pub use room::ADDING_RESERVE_BYTES;
+pub use shard::METADATA_RESERVE_BYTES;
 pub use versions::VersionPage;
 pub use write::{FileWriter, PutOptions};
 
@@ -76,6 +79,7 @@ struct Inner<D: Disk> {
     domain: Domain,
     manifest_page_entries: usize,
     checkpoint_after_chunks: u64,
+    takes_checkpoint: Cell<bool>,
 }
 
 /// A dedup domain, opened.
@@ -145,6 +149,12 @@ impl<D: Disk> Node<D> {
     #[must_use]
     pub fn cluster(&self) -> ClusterId {
         self.0.cluster
+    }
+
+    /// Whether a checkpoint of the chunk index is being taken by this core; only the first one takes them.
+    #[must_use]
+    pub fn takes_index_checkpoint(&self) -> bool {
+        self.0.takes_checkpoint.get()
     }
 
     /// What the node holds.

@@ -5,6 +5,7 @@
 //!
 //! The first core does what is to be done once and hands a [`StartPlan`] to all.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -178,6 +179,7 @@ impl<D: Disk> Node<D> {
             domain: Domain { id: DEFAULT_DOMAIN, key: DomainKey::new(plan.domain_key), chunker },
             manifest_page_entries: options.manifest_page_entries,
             checkpoint_after_chunks: options.checkpoint_after_chunks,
+            takes_checkpoint: Cell::new(false),
         });
         let started = recover(&inner, &plan).await?;
         if inner.names.me() == NAMESPACE_CORE {
