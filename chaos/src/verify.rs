@@ -114,7 +114,7 @@ async fn versions(
 /// [`Violation`]; an error of the node counts as one.
 pub async fn stores_once(world: &World, nodes: &[Node<SimDisk>], random: &mut Random) -> Result<(), Violation> {
     use crate::oracle::model::{Action, Answer, AttributeChange};
-    let mut bytes = vec![0; random.between(10_000, 400_000) as usize];
+    let mut bytes = vec![0; random.between(10_000, 60_000) as usize];
     random.fill(&mut bytes);
     let mut stores = Vec::new();
     for name in ["first", "second"] {

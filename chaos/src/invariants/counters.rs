@@ -16,7 +16,8 @@ use proto::api::Kind;
 use proto::limits::MANIFEST_PAGE_ENTRIES_MAX;
 
 use super::Invariant;
-use crate::harness::{Fault, World};
+use crate::harness::World;
+use crate::harness::faults::Excuse;
 use crate::oracle::{Seen, StoreBounds, Violation, violation};
 use crate::sim::SimDisk;
 
@@ -107,7 +108,7 @@ fn within(counted: Distinct, bounds: &StoreBounds, has_pages: bool, may_lack: bo
 
 /// Whether all rows that are whole were also acknowledged, and stay whole.
 fn is_exact(world: &World) -> bool {
-    matches!(world.fault, Fault::None | Fault::Full)
+    !world.excuses(Excuse::UntoldRows)
 }
 
 /// Checks a node that was walked over and has not been used since its start.
@@ -116,8 +117,8 @@ pub(crate) fn check(world: &World, recount: &Recount, stats: &NodeStats) -> Resu
     recount.check(stats)?;
     let mut oracle = world.oracle.borrow_mut();
     oracle.saw_counts(&stats.into())?;
-    let has_pages = world.manifest_page_entries != MANIFEST_PAGE_ENTRIES_MAX;
-    within(stats.into(), &oracle.store_bounds(), has_pages, world.fault == Fault::Rot)?;
+    let has_pages = world.plan.manifest_page_entries != MANIFEST_PAGE_ENTRIES_MAX;
+    within(stats.into(), &oracle.store_bounds(), has_pages, world.excuses(Excuse::MissingChunks))?;
     if stats.free_bytes > stats.capacity_bytes {
         return Err(violation!("more bytes are free than there are: {stats:?}"));
     }

@@ -9,7 +9,8 @@
 use node::fsck::{self, CheckOptions, Report, Severity};
 
 use super::{Invariant, counters, damage};
-use crate::harness::{Fault, World};
+use crate::harness::World;
+use crate::harness::faults::Fault;
 use crate::oracle::{Violation, violation};
 use crate::sim::Simulation;
 
@@ -27,7 +28,7 @@ pub fn check(simulation: &mut Simulation, world: &World, options: CheckOptions) 
     let report = checked.map_err(|stuck| violation!("{stuck}"))?;
     world.tally.count(&format!("offline checks, {options:?}").to_lowercase());
     world.judge.count(Invariant::Fsck, 1);
-    if world.fault == Fault::Rot {
+    if world.plan.faults.has(Fault::Rot) {
         return damage::check(world, &report);
     }
     is_clean(&report)?;

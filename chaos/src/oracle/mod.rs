@@ -22,6 +22,7 @@ mod space;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use chunk::ChunkerId;
 use proto::api::Kind;
 use proto::checksum::digest;
 use proto::limits::INLINE_BYTES_MAX;
@@ -52,12 +53,18 @@ pub struct StoreBounds {
     pub most: (u64, u64),
 }
 
+/// Bytes that clients put, and the chunks that the node cuts them into: digest and length.
+struct Content {
+    bytes: Rc<Vec<u8>>,
+    chunks: BTreeMap<u128, u64>,
+}
+
 /// See the module.
-#[derive(Default)]
 pub struct Oracle {
+    chunker: ChunkerId,
     spaces: BTreeMap<String, Space>,
     operations: u64,
-    contents: Vec<Rc<Vec<u8>>>,
+    contents: Vec<Content>,
     sent: BTreeMap<u128, u64>,
     acknowledged: BTreeMap<u128, u64>,
     /// Answers and sights that were judged since they were asked for.
@@ -67,22 +74,33 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Returns an oracle of an empty store.
+    /// Returns an oracle of an empty store, which cuts files with `chunker`.
     #[must_use]
-    pub fn new() -> Oracle {
-        Oracle::default()
+    pub fn new(chunker: ChunkerId) -> Oracle {
+        Oracle {
+            chunker,
+            spaces: BTreeMap::new(),
+            operations: 0,
+            contents: Vec::new(),
+            sent: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            judged: 0,
+            acked: Ledger::default(),
+            offers: Offers::default(),
+        }
     }
 
     /// Registers bytes that will be put.
     pub fn add_content(&mut self, bytes: Vec<u8>) -> ContentId {
-        self.contents.push(Rc::new(bytes));
+        let chunks = chunks(self.chunker, &bytes);
+        self.contents.push(Content { bytes: Rc::new(bytes), chunks });
         ContentId(self.contents.len() - 1)
     }
 
     /// The bytes.
     #[must_use]
     pub fn content(&self, content: ContentId) -> Rc<Vec<u8>> {
-        self.contents[content.0].clone()
+        self.contents[content.0].bytes.clone()
     }
 
     /// Contents registered so far.
@@ -96,8 +114,9 @@ impl Oracle {
         self.operations += 1;
         let number = self.operations;
         if let Action::Put { content, .. } = &action {
-            self.sent.append(&mut chunks(&self.contents[content.0]));
-            self.offers.offer(number, &self.contents[content.0]);
+            let Content { bytes, chunks } = &self.contents[content.0];
+            self.sent.extend(chunks);
+            self.offers.offer(number, bytes);
         }
         self.acked.called(number, &action, session);
         let space = self.space(action.path());
@@ -118,8 +137,7 @@ impl Oracle {
         space.follow()?;
         let operation = space.pending.remove(&number).expect("invariant: it was called");
         if let (Action::Put { content, .. }, Answer::Committed { .. }) = (&operation.action, answer) {
-            let mut chunks = chunks(&self.contents[content.0]);
-            self.acknowledged.append(&mut chunks);
+            self.acknowledged.extend(&self.contents[content.0].chunks);
         }
         let expected = |history: &History| matches!(history.progress.get(&number), Some(Progress::Done(done)) if done.reads_as(answer));
         let space = self.space(path);
@@ -328,12 +346,12 @@ impl Oracle {
 }
 
 /// Digest and length of each chunk that the bytes are cut into; none if they lie inline.
-fn chunks(bytes: &[u8]) -> BTreeMap<u128, u64> {
+fn chunks(chunker: ChunkerId, bytes: &[u8]) -> BTreeMap<u128, u64> {
     let mut chunks = BTreeMap::new();
     if bytes.len() <= INLINE_BYTES_MAX {
         return chunks;
     }
-    let chunker = chunk::chunker(chunk::ChunkerId::FASTCDC_64_KIB).expect("invariant: the default chunker exists");
+    let chunker = chunk::chunker(chunker).expect("invariant: the node has the chunker too");
     let mut rest = bytes;
     while let Some(len) = chunker.cut(rest, chunk::InputEnd::Last) {
         let (chunk, after) = rest.split_at(len);
@@ -361,7 +379,7 @@ mod tests {
 
     #[test]
     fn an_unanswered_operation_may_or_may_not_show() {
-        let mut oracle = Oracle::new();
+        let mut oracle = Oracle::new(ChunkerId::FASTCDC_64_KIB);
         let action = put(&mut oracle, "/s/f", 1);
         oracle.call(action, None);
         oracle.crash().unwrap();
@@ -371,7 +389,7 @@ mod tests {
 
     #[test]
     fn an_answered_operation_stays_through_a_crash() {
-        let mut oracle = Oracle::new();
+        let mut oracle = Oracle::new(ChunkerId::FASTCDC_64_KIB);
         let action = put(&mut oracle, "/s/f", 1);
         let number = oracle.call(action, None);
         oracle.answer("/s/f", number, &committed(1)).unwrap();
@@ -382,7 +400,7 @@ mod tests {
 
     #[test]
     fn concurrent_writers_take_some_order_and_each_version_is_given_once() {
-        let mut oracle = Oracle::new();
+        let mut oracle = Oracle::new(ChunkerId::FASTCDC_64_KIB);
         let numbers: Vec<u64> = (0..3)
             .map(|_| {
                 let action = put(&mut oracle, "/s/f", 1);
@@ -395,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_repeated_request_gets_its_first_answer() {
-        let mut oracle = Oracle::new();
+        let mut oracle = Oracle::new(ChunkerId::FASTCDC_64_KIB);
         let action = put(&mut oracle, "/s/f", 1);
         oracle.call(action.clone(), Some((7, 1)));
         oracle.crash().unwrap();
@@ -407,7 +425,7 @@ mod tests {
 
     #[test]
     fn what_was_turned_down_never_shows() {
-        let mut oracle = Oracle::new();
+        let mut oracle = Oracle::new(ChunkerId::FASTCDC_64_KIB);
         let action = put(&mut oracle, "/s/f", 1);
         let number = oracle.call(action, None);
         oracle.refuse("/s/f", number).unwrap();

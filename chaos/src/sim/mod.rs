@@ -13,6 +13,7 @@
 pub(crate) mod completion;
 pub mod disk;
 pub mod executor;
+pub mod faults;
 pub mod random;
 pub mod trace;
 
@@ -25,6 +26,7 @@ use proto::port::runtime;
 
 pub use self::disk::{Crash, DiskOptions, Lie, Operation, SimDisk, SimFile};
 use self::executor::{Executor, SimRuntime, Step};
+use self::faults::Happened;
 pub use self::random::Random;
 
 /// Steps after which a run is taken for one that never ends.
@@ -75,6 +77,7 @@ pub struct Simulation {
     executor: Rc<Executor>,
     disks: Vec<SimDisk>,
     random: Random,
+    happened: Happened,
 }
 
 impl Simulation {
@@ -82,12 +85,12 @@ impl Simulation {
     #[must_use]
     pub fn new(seed: u64) -> Simulation {
         let mut random = Random::new(seed);
-        Simulation { executor: Executor::new(random.fork()), disks: Vec::new(), random }
+        Simulation { executor: Executor::new(random.fork()), disks: Vec::new(), random, happened: Happened::default() }
     }
 
     /// Adds a disk; it outlives every run.
     pub fn add_disk(&mut self, options: DiskOptions) -> SimDisk {
-        let disk = SimDisk::new(self.executor.clone(), options, self.random.fork());
+        let disk = SimDisk::new(self.executor.clone(), options, self.random.fork(), self.happened.clone());
         self.disks.push(disk.clone());
         disk
     }
@@ -102,7 +105,7 @@ impl Simulation {
     /// # Errors
     /// [`Stuck`] if it cannot end.
     pub fn run<T: 'static>(&mut self, main: impl Future<Output = T> + 'static) -> Result<T, Stuck> {
-        match self.run_steps(u64::MAX, Crash::Process, main)? {
+        match self.run_until_watched(u64::MAX, Crash::Process, main, || {})? {
             Outcome::Finished(value) => Ok(value),
             Outcome::Crashed => unreachable!("invariant: no run has that many steps"),
         }
@@ -118,14 +121,19 @@ impl Simulation {
         crash: Crash,
         main: impl Future<Output = T> + 'static,
     ) -> Result<Outcome<T>, Stuck> {
-        self.run_steps(steps, crash, main)
+        self.run_until_watched(steps, crash, main, || {})
     }
 
-    fn run_steps<T: 'static>(
+    /// Does the same, and calls `met` when the crash point is met, before anything is taken away.
+    ///
+    /// # Errors
+    /// [`Stuck`] if it can neither end nor go on.
+    pub fn run_until_watched<T: 'static>(
         &mut self,
         steps: u64,
         crash: Crash,
         main: impl Future<Output = T> + 'static,
+        met: impl FnOnce(),
     ) -> Result<Outcome<T>, Stuck> {
         let executor = self.executor.clone();
         let _entered = runtime::enter(Rc::new(SimRuntime(executor.clone())));
@@ -140,6 +148,7 @@ impl Simulation {
                 break Ok((Outcome::Finished(value), Crash::Process));
             }
             if taken == steps {
+                met();
                 break Ok((Outcome::Crashed, crash));
             }
             taken += 1;
@@ -160,6 +169,12 @@ impl Simulation {
         };
         self.disks.iter().for_each(|disk| disk.crash(crash));
         outcome
+    }
+
+    /// What went wrong so far, over all runs.
+    #[must_use]
+    pub fn happened(&self) -> Happened {
+        self.happened.clone()
     }
 
     /// Steps taken so far, over all runs.

@@ -6,6 +6,7 @@ use meta::Condition;
 use node::Removal;
 use proto::{InodeId, VersionNumber};
 
+use crate::harness::plan::Scale;
 use crate::oracle::model::{Action, AttributeChange, Body, ContentId, Entry, State};
 use crate::oracle::{Oracle, Violation};
 use crate::sim::Random;
@@ -35,6 +36,28 @@ pub enum Choice {
     Read(String, Option<u64>),
 }
 
+impl Choice {
+    /// What it is counted as.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Choice::Change(Action::Put { .. }) => "operations: put",
+            Choice::Change(Action::Restore { .. }) => "operations: restore a version",
+            Choice::Change(Action::MakeDirectory { .. }) => "operations: make a directory",
+            Choice::Change(Action::MakeSymlink { .. }) => "operations: make a symlink",
+            Choice::Change(Action::Rename { .. }) => "operations: rename",
+            Choice::Change(Action::Remove { how: Removal::Single, .. }) => "operations: remove",
+            Choice::Change(Action::Remove { how: Removal::Recursive, .. }) => "operations: remove a tree",
+            Choice::Change(Action::SetAttributes { .. }) => "operations: set attributes",
+            Choice::Abandon(_) => "operations: upload that is given up",
+            Choice::Stat(_) => "operations: stat",
+            Choice::List(_) => "operations: list",
+            Choice::Read(_, None) => "operations: read",
+            Choice::Read(_, Some(_)) => "operations: read a version",
+        }
+    }
+}
+
 /// A top-level directory, and who else uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
@@ -48,7 +71,12 @@ pub enum Sharing {
 ///
 /// # Errors
 /// None of its own; the oracle's when it is asked.
-pub fn draw(random: &mut Random, oracle: &mut Oracle, top: &str, sharing: Sharing) -> Result<Choice, Violation> {
+pub fn draw(
+    random: &mut Random,
+    oracle: &mut Oracle,
+    top: &str,
+    (sharing, scale): (Sharing, Scale),
+) -> Result<Choice, Violation> {
     let state = oracle.guess(top).cloned().unwrap_or_default();
     let aim = Aim { state: &state, top, sharing };
     Ok(match random.below(100) {
@@ -59,7 +87,7 @@ pub fn draw(random: &mut Random, oracle: &mut Oracle, top: &str, sharing: Sharin
             Choice::Change(Action::Restore { path, version, condition })
         }
         4..=33 => {
-            let put = draw_put(random, oracle, &aim);
+            let put = draw_put(random, oracle, &aim, scale);
             if random.chance(1, 30) { Choice::Abandon(put) } else { Choice::Change(put) }
         }
         34..=48 => {
@@ -101,7 +129,7 @@ pub fn draw(random: &mut Random, oracle: &mut Oracle, top: &str, sharing: Sharin
     })
 }
 
-fn draw_put(random: &mut Random, oracle: &mut Oracle, aim: &Aim<'_>) -> Action {
+fn draw_put(random: &mut Random, oracle: &mut Oracle, aim: &Aim<'_>, scale: Scale) -> Action {
     let path = aim.file(random);
     let condition = match random.below(10) {
         0 | 1 => Condition::Absent,
@@ -113,7 +141,7 @@ fn draw_put(random: &mut Random, oracle: &mut Oracle, aim: &Aim<'_>) -> Action {
         let content = (contents > 0).then(|| ContentId(random.below(contents) as usize))?;
         Some(oracle.content(content))
     };
-    let bytes = data::draw(random, earlier);
+    let bytes = data::draw(random, scale, earlier);
     let len = bytes.len() as u64;
     let content = oracle.add_content(bytes);
     Action::Put { path, content, bytes: len, attributes: draw_attributes(random), condition }

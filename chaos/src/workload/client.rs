@@ -15,7 +15,7 @@ use super::perform::{Outcome, abandon, perform, target};
 use crate::harness::World;
 use crate::invariants::reachable::read_all;
 use crate::invariants::{listing, reads};
-use crate::oracle::model::{Action, ContentId, Refusal};
+use crate::oracle::model::{Action, Answer, ContentId, Refusal};
 use crate::oracle::{Violation, violation};
 use crate::sim::{Random, SimDisk};
 
@@ -84,7 +84,8 @@ struct Run<'a> {
     random: Random,
 }
 
-/// Carries out up to `operations` actions of client `number` on one of the node's cores.
+/// Carries out actions of client `number` on one of the node's cores, as long as the clients of this start may begin
+/// more.
 ///
 /// # Errors
 /// The first [`Violation`].
@@ -93,7 +94,6 @@ pub async fn run(
     nodes: Vec<Node<SimDisk>>,
     number: usize,
     mut random: Random,
-    operations: u64,
 ) -> Result<(), Violation> {
     let client = &world.clients[number];
     let (node, names) = (random.pick(&nodes).clone(), &nodes[0]);
@@ -105,7 +105,8 @@ pub async fn run(
     {
         return Ok(());
     }
-    for _ in 0..operations {
+    while world.operations_left.get() > 0 {
+        world.operations_left.set(world.operations_left.get() - 1);
         if run.step().await? == Flow::Stops {
             break;
         }
@@ -120,8 +121,10 @@ impl Run<'_> {
         } else {
             (format!("/p{}", self.client.number), Sharing::Private)
         };
-        let choice = draw(&mut self.random, &mut self.world.oracle.borrow_mut(), &top, sharing)?;
+        let scale = self.world.plan.scale;
+        let choice = draw(&mut self.random, &mut self.world.oracle.borrow_mut(), &top, (sharing, scale))?;
         self.world.tally.operations.set(self.world.tally.operations.get() + 1);
+        self.world.tally.count(choice.name());
         match choice {
             Choice::Change(action) => {
                 let session = self.random.chance(1, 2).then(|| self.client.next_session());
@@ -144,6 +147,8 @@ impl Run<'_> {
             self.client.unanswered.replace(Some((action.clone(), session)));
         }
         let again = session.is_some() && self.random.chance(1, 8);
+        self.world.tally.add("requests repeated", u64::from(again));
+        let writers = Writers::begin(self.world, action);
         let (first, second) = (self.random.fork(), self.random.fork());
         let mut flow = if again && self.random.chance(1, 2) {
             // The client lost patience and sent the request again.
@@ -160,6 +165,7 @@ impl Run<'_> {
             let third = self.random.fork();
             flow = self.once(third, action, session).await?;
         }
+        drop(writers);
         if flow == Flow::GoesOn {
             self.client.unanswered.take();
         }
@@ -175,7 +181,7 @@ impl Run<'_> {
         let content = |content: ContentId| oracle.borrow().content(content);
         match perform(self.node, random, action, session, content).await {
             Outcome::Answered(answer) => {
-                self.world.tally.answered.set(self.world.tally.answered.get() + 1);
+                self.tally_answer(action, &answer);
                 oracle.borrow_mut().answer(action.path(), number, &answer)?;
                 Ok(Flow::GoesOn)
             }
@@ -188,6 +194,19 @@ impl Run<'_> {
                 self.world.tolerate_refusal(&error)?;
                 Ok(Flow::Stops)
             }
+        }
+    }
+
+    fn tally_answer(&self, action: &Action, answer: &Answer) {
+        let tally = &self.world.tally;
+        tally.count("changes answered");
+        match (action, answer) {
+            (Action::Put { bytes, .. }, Answer::Committed { created, .. }) => {
+                tally.count(if *created { "files created" } else { "files overwritten" });
+                tally.add("bytes put", *bytes);
+            }
+            (_, Answer::Refused(_)) => tally.count("changes refused"),
+            _ => {}
         }
     }
 
@@ -267,11 +286,42 @@ impl Run<'_> {
         let allowed = self.world.oracle.borrow_mut().readable(at, version)?;
         let mut range = 0..info.size();
         if self.random.chance(1, 2) {
+            self.world.tally.count("ranged reads");
             let start = self.random.below(info.size() + 2);
             range = start..start + self.random.below(info.size() + 2);
             reader.restrict(range.clone());
         }
         let (bytes, error) = read_all(&mut reader).await;
         reads::check(self.world, at, range, &allowed, (&bytes, error)).map(|_| Flow::GoesOn)
+    }
+}
+
+/// Says for as long as it lives that somebody puts a path.
+struct Writers<'a> {
+    world: &'a World,
+    path: Option<&'a str>,
+}
+
+impl<'a> Writers<'a> {
+    fn begin(world: &'a World, action: &'a Action) -> Writers<'a> {
+        let path = match action {
+            Action::Put { path, .. } => Some(path.as_str()),
+            _ => None,
+        };
+        if let Some(path) = path {
+            let mut writers = world.writers.borrow_mut();
+            let others = writers.entry(path.to_owned()).or_default();
+            world.tally.add("puts beside another of the same path", u64::from(*others > 0));
+            *others += 1;
+        }
+        Writers { world, path }
+    }
+}
+
+impl Drop for Writers<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.path {
+            *self.world.writers.borrow_mut().get_mut(path).expect("invariant: it was counted") -= 1;
+        }
     }
 }

@@ -4,19 +4,46 @@ use std::rc::Rc;
 
 use proto::limits::{CHUNK_BYTES_MIN, INLINE_BYTES_MAX};
 
+use crate::harness::plan::Scale;
 use crate::sim::Random;
 
-/// Most files are shorter than this.
-const ORDINARY_BYTES_MAX: u64 = 600 << 10;
-/// One file in [`LARGE_ONE_IN`] is up to this long: more than a row, and more than an upload window.
-const LARGE_BYTES_MAX: u64 = 5 << 20;
+/// One file with chunks in so many is large.
 const LARGE_ONE_IN: u64 = 40;
 
+/// Lengths of files, in bytes.
+struct Lengths {
+    /// Some files are just long enough not to lie inline, up to this.
+    barely_max: u64,
+    /// Most files with chunks are shorter than this.
+    ordinary_max: u64,
+    /// A large one is up to this long: more than a row.
+    large_max: u64,
+    /// What a longer version of a file adds.
+    appended_max: u64,
+}
+
+impl Lengths {
+    fn of(scale: Scale) -> Lengths {
+        match scale {
+            Scale::Small => {
+                Lengths { barely_max: 5 << 10, ordinary_max: 12 << 10, large_max: 160 << 10, appended_max: 2 << 10 }
+            }
+            // More than an upload window.
+            Scale::Production => Lengths {
+                barely_max: CHUNK_BYTES_MIN as u64 + 4096,
+                ordinary_max: 300 << 10,
+                large_max: 5 << 20,
+                appended_max: 20_000,
+            },
+        }
+    }
+}
+
 /// Draws the bytes of a file; `earlier` returns one of the contents drawn before, if there is any.
-pub fn draw(random: &mut Random, earlier: impl Fn(&mut Random) -> Option<Rc<Vec<u8>>>) -> Vec<u8> {
+pub fn draw(random: &mut Random, scale: Scale, earlier: impl Fn(&mut Random) -> Option<Rc<Vec<u8>>>) -> Vec<u8> {
     let base = if random.chance(2, 5) { earlier(random) } else { None };
     let Some(base) = base else {
-        let bytes = draw_bytes(random);
+        let bytes = draw_bytes(random, scale);
         return fresh(random, bytes);
     };
     let mut bytes = base.to_vec();
@@ -25,7 +52,7 @@ pub fn draw(random: &mut Random, earlier: impl Fn(&mut Random) -> Option<Rc<Vec<
         0 | 1 => {}
         // A longer version of it.
         2 => {
-            let added = random.below(20_000) as usize;
+            let added = random.below(Lengths::of(scale).appended_max) as usize;
             bytes.append(&mut fresh(random, added));
         }
         // An edit somewhere inside.
@@ -39,15 +66,17 @@ pub fn draw(random: &mut Random, earlier: impl Fn(&mut Random) -> Option<Rc<Vec<
     bytes
 }
 
-fn draw_bytes(random: &mut Random) -> usize {
+fn draw_bytes(random: &mut Random, scale: Scale) -> usize {
+    let lengths = Lengths::of(scale);
     let inline = INLINE_BYTES_MAX as u64;
     let bytes = match random.below(20) {
         0 => 0,
         1 => *random.pick(&[1, inline - 1, inline, inline + 1]),
-        2..=8 => random.below(inline),
-        9..=13 => random.between(inline, CHUNK_BYTES_MIN as u64 + 4096),
-        _ if random.chance(1, LARGE_ONE_IN) => random.below(LARGE_BYTES_MAX),
-        _ => random.below(ORDINARY_BYTES_MAX),
+        2..=9 => random.below(200),
+        10..=11 => random.below(inline),
+        12..=15 => random.between(inline, lengths.barely_max),
+        _ if random.chance(1, LARGE_ONE_IN) => random.below(lengths.large_max),
+        _ => random.below(lengths.ordinary_max),
     };
     bytes as usize
 }

@@ -35,6 +35,15 @@ pub(super) struct SyncReach {
     pub own: Option<u64>,
 }
 
+/// What a power loss took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Sectors whose newest bytes are gone.
+    pub sectors: u64,
+    /// Changes of the length, or holes, that are gone.
+    pub lengths: u64,
+}
+
 #[derive(Default)]
 struct Cell {
     /// `None` reads as zeros.
@@ -90,14 +99,17 @@ impl Content {
     pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> usize {
         let have = (self.len().saturating_sub(offset) as usize).min(out.len());
         let out = &mut out[..have];
-        out.fill(0);
+        let mut filled = 0;
         for (sector, cell) in self.cells.range(sectors(offset, have as u64)) {
             if let Some(bytes) = cell.newest() {
                 let at = (*sector * SECTOR_BYTES as u64 - offset) as usize;
                 let len = SECTOR_BYTES.min(have - at);
+                out[filled..at].fill(0);
                 out[at..at + len].copy_from_slice(&bytes[..len]);
+                filled = at + len;
             }
         }
+        out[filled..].fill(0);
         have
     }
 
@@ -172,8 +184,9 @@ impl Content {
     }
 
     /// The power fails. `tear` is how many sectors may still be torn.
-    pub(super) fn lose_power(&mut self, survival: Survival, tear: &mut u32, random: &mut Random) {
+    pub(super) fn lose_power(&mut self, survival: Survival, tear: &mut u32, random: &mut Random) -> Lost {
         let kept = survival.prefix(self.lengths.len(), random);
+        let mut lost = Lost { sectors: 0, lengths: (self.lengths.len() - kept) as u64 };
         let metadata = if kept == 0 { 0 } else { self.lengths[kept - 1].0 };
         if kept > 0 {
             self.durable_len = self.lengths[kept - 1].1;
@@ -190,6 +203,7 @@ impl Content {
                 }
             }
             let chosen = survival.prefix(candidates.len() - 1, random);
+            lost.sectors += u64::from(chosen + 1 < candidates.len());
             cell.durable = candidates[chosen].take();
             if *tear > 0 && chosen > 0 && random.chance(1, 4) {
                 *tear -= 1;
@@ -204,6 +218,7 @@ impl Content {
         self.cells.retain(|_, cell| cell.durable.is_some());
         self.allocation.give_back(end..u64::MAX);
         self.cells.keys().for_each(|sector| self.allocation.take(*sector..*sector + 1));
+        lost
     }
 
     /// Flips bit `bit` of the byte at `offset`; returns whether there was data to damage.

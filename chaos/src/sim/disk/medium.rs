@@ -9,6 +9,7 @@ use proto::port::DiskSpace;
 use super::content::{Content, SyncReach};
 use super::names::{Names, directory};
 use super::{DiskOptions, Lie, Operation, Survival};
+use crate::sim::faults::{self, Happened};
 use crate::sim::random::Random;
 
 /// The kernel's number for an I/O error.
@@ -44,10 +45,11 @@ pub(super) struct Medium {
     random: Random,
     /// How many operations of a kind complete before one fails.
     faults: BTreeMap<Operation, u64>,
+    happened: Happened,
 }
 
 impl Medium {
-    pub(super) fn new(options: DiskOptions, random: Random) -> Medium {
+    pub(super) fn new(options: DiskOptions, random: Random, happened: Happened) -> Medium {
         Medium {
             options,
             names: Names::default(),
@@ -56,7 +58,13 @@ impl Medium {
             stamp: 0,
             random,
             faults: BTreeMap::new(),
+            happened,
         }
+    }
+
+    /// A fault of this kind happened.
+    pub(super) fn happened(&self, kind: &'static str) {
+        self.happened.count(kind);
     }
 
     /// Stamp of the operation that completed last.
@@ -81,6 +89,7 @@ impl Medium {
         match self.faults.get_mut(&operation) {
             Some(0) => {
                 self.faults.remove(&operation);
+                self.happened(operation.fault());
                 Ending::Failed
             }
             Some(left) => {
@@ -113,6 +122,7 @@ impl Medium {
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {
         if bytes > 0 && bytes > self.space().free_bytes {
+            self.happened(faults::DISK_FULL);
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
@@ -248,16 +258,21 @@ impl Medium {
     pub(super) fn lose_power(&mut self) {
         let mut random = self.random.fork();
         let survival = Survival::draw(&mut random);
-        self.names.lose_power(survival, &mut random);
+        self.happened.add(faults::NAME_LOST, self.names.lose_power(survival, &mut random));
         let mut tear = self.options.torn_sectors_max;
         for stored in self.files.values_mut() {
-            stored.content.lose_power(survival, &mut tear, &mut random);
+            let lost = stored.content.lose_power(survival, &mut tear, &mut random);
+            self.happened.add(faults::SECTOR_LOST, lost.sectors);
+            self.happened.add(faults::LENGTH_LOST, lost.lengths);
         }
+        self.happened.add(faults::SECTOR_TORN, u64::from(self.options.torn_sectors_max - tear));
         self.forget_unreachable();
     }
 
     pub(super) fn flip(&mut self, name: &str, offset: u64, bit: u8) -> bool {
-        self.names.get(name).is_some_and(|file| self.content(file).flip(offset, bit))
+        let flipped = self.names.get(name).is_some_and(|file| self.content(file).flip(offset, bit));
+        self.happened.add(faults::BIT_FLIPPED, u64::from(flipped));
+        flipped
     }
 
     /// All names with the lengths of their files.

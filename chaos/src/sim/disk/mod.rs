@@ -30,6 +30,7 @@ use proto::port::{AlignedBuf, Disk, DiskFile, DiskSpace};
 use self::medium::{Ending, Medium, OpenToken};
 use super::completion::completion;
 use super::executor::Executor;
+use super::faults::{self, Happened};
 use super::random::Random;
 
 /// Contents of memory that nobody may trust.
@@ -104,6 +105,16 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// What is counted when it fails.
+    fn fault(self) -> &'static str {
+        match self {
+            Operation::Read | Operation::Len => faults::READ_FAILED,
+            Operation::Write => faults::WRITE_FAILED,
+            Operation::Sync | Operation::SyncDir => faults::SYNC_FAILED,
+            _ => faults::NAMES_FAILED,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Operation::Create => "disk.create",
@@ -169,8 +180,8 @@ struct Device {
 pub struct SimDisk(Rc<Device>);
 
 impl SimDisk {
-    pub(crate) fn new(executor: Rc<Executor>, options: DiskOptions, mut random: Random) -> SimDisk {
-        let medium = RefCell::new(Medium::new(options, random.fork()));
+    pub(crate) fn new(executor: Rc<Executor>, options: DiskOptions, mut random: Random, happened: Happened) -> SimDisk {
+        let medium = RefCell::new(Medium::new(options, random.fork(), happened));
         let random = RefCell::new(random);
         SimDisk(Rc::new(Device { executor, medium, in_flight: RefCell::default(), issued: RefCell::default(), random }))
     }
@@ -218,6 +229,7 @@ impl SimDisk {
         while !effects.is_empty() {
             let effect = effects.swap_remove(random.below(effects.len() as u64) as usize);
             if random.chance(1, 2) {
+                medium.happened(faults::OPERATION_INTERRUPTED);
                 effect(&mut medium, Ending::Interrupted);
             }
         }
@@ -385,8 +397,9 @@ impl DiskFile for SimFile {
         let request = self.request(Operation::Read, offset, buf.len() as u64);
         let file = self.clone();
         let effect = move |medium: &mut Medium, ending| {
-            buf.fill(GARBAGE);
             let result = medium.read(ending, file.number, offset, &mut buf);
+            let have = result.as_ref().map_or(0, |have| *have);
+            buf[have..].fill(GARBAGE);
             (result, buf)
         };
         self.disk.issue(request, effect).await

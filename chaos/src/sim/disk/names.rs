@@ -81,18 +81,21 @@ impl Names {
         });
     }
 
-    /// The power fails.
-    pub(super) fn lose_power(&mut self, survival: Survival, random: &mut Random) {
+    /// The power fails. Returns how many changes were lost.
+    pub(super) fn lose_power(&mut self, survival: Survival, random: &mut Random) -> u64 {
+        let mut changes_lost = 0;
         let mut lost: BTreeSet<String> = BTreeSet::new();
         for Pending { change, .. } in std::mem::take(&mut self.pending) {
             let possible = !change.names().iter().any(|name| lost.contains(*name));
             if possible && survival.prefix(1, random) == 1 {
                 assert!(change.apply(&mut self.durable), "invariant: a change follows all that it depends on");
             } else {
+                changes_lost += 1;
                 lost.extend(change.names().into_iter().map(str::to_owned));
             }
         }
         self.current = self.durable.clone();
+        changes_lost
     }
 }
 

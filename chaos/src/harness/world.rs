@@ -1,0 +1,253 @@
+//! What outlives the node in a seed, and what the node may answer because of the faults of the plan.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use node::{FileReadError, Node, NodeOptions, OpenReport};
+
+use super::faults::Excuse;
+use super::plan::Plan;
+use super::round::Phase;
+use super::tally::Tally;
+use crate::invariants::Judge;
+use crate::invariants::nonces::{Seals, WatchedKeys};
+use crate::invariants::reachable::Extent;
+use crate::oracle::{Oracle, Violation, violation};
+use crate::sim::faults::Happened;
+use crate::sim::{DiskOptions, Operation, Random, SimDisk, Simulation};
+use crate::workload::Client;
+
+/// Completed operations of one kind before an injected error: at most two to this power.
+const FAULT_AFTER_POWER_MAX: u64 = 11;
+/// Cores of a start, at most.
+const CORES_MAX: u64 = 3;
+/// Tries to hit a byte that holds data.
+const FLIP_ATTEMPTS: usize = 20;
+
+/// The path and version of each file, and which of its bytes were damaged.
+pub type VersionsRead = BTreeMap<(String, u64), Option<Range<u64>>>;
+
+/// Disks, keys, clients and the judge.
+pub struct World {
+    /// What the seed is about.
+    pub plan: Plan,
+    /// The judge.
+    pub oracle: RefCell<Oracle>,
+    /// The clients.
+    pub clients: Vec<Client>,
+    /// What was done.
+    pub tally: Tally,
+    /// How often each promise was checked.
+    pub judge: Judge,
+    /// What went wrong.
+    pub happened: Happened,
+    /// Whether the node is being closed under its clients.
+    pub closing: Cell<bool>,
+    /// What the last full check read.
+    pub read: RefCell<VersionsRead>,
+    /// Operations that the clients of this start may still begin.
+    pub operations_left: Cell<u64>,
+    /// Paths that are being put, each with the number of its writers.
+    pub writers: RefCell<BTreeMap<String, u64>>,
+    pub(super) phase: Cell<Phase>,
+    pub(super) faults_ended: Cell<bool>,
+    pub(super) seals: Arc<Seals>,
+    /// Whether a start ever succeeded: before, the disks may hold part of a node.
+    pub(super) started: Cell<bool>,
+    /// Digest of the metadata at the last clean close, until something may have changed it.
+    pub(super) closed: Cell<Option<u128>>,
+    /// The first core of the running node, to see what a crash meets.
+    pub(super) watched: RefCell<Option<Node<SimDisk>>>,
+    disks: Vec<SimDisk>,
+}
+
+impl World {
+    /// Makes the world of `plan`, with blank disks.
+    #[must_use]
+    pub fn new(simulation: &mut Simulation, plan: Plan) -> Rc<World> {
+        Rc::new(World {
+            oracle: RefCell::new(Oracle::new(plan.scale.chunker())),
+            clients: (0..plan.clients).map(Client::new).collect(),
+            tally: Tally::default(),
+            judge: Judge::default(),
+            happened: simulation.happened(),
+            closing: Cell::new(false),
+            read: RefCell::default(),
+            operations_left: Cell::new(0),
+            writers: RefCell::default(),
+            phase: Cell::new(Phase::Opening),
+            faults_ended: Cell::new(false),
+            seals: Arc::default(),
+            started: Cell::new(false),
+            closed: Cell::new(None),
+            watched: RefCell::default(),
+            disks: (0..plan.disks).map(|_| simulation.add_disk(plan.disk)).collect(),
+            plan,
+        })
+    }
+
+    /// Whether the faults of the seed excuse this.
+    #[must_use]
+    pub fn excuses(&self, excuse: Excuse) -> bool {
+        self.plan.faults.excuse(excuse)
+    }
+
+    /// A change was turned down or left open: that needs a reason.
+    ///
+    /// # Errors
+    /// [`Violation`] if there is none.
+    pub fn tolerate_refusal(&self, error: &str) -> Result<(), Violation> {
+        if self.closing.get() {
+            self.tally.count("refused while closing");
+            return Ok(());
+        }
+        if !self.excuses(Excuse::Refusal) {
+            return Err(violation!("nothing went wrong, yet: {error}"));
+        }
+        self.tally.count("refused for a fault");
+        Ok(())
+    }
+
+    /// A read of `range` of a file failed: that needs a reason.
+    ///
+    /// # Errors
+    /// [`Violation`] if there is none, or the message names another file or range.
+    pub fn tolerate_read_error(&self, at: &str, range: &Range<u64>, error: &FileReadError) -> Result<(), Violation> {
+        let (path, bad, excuse, count) = match error {
+            FileReadError::Damaged { path, range, .. } => (path, range, Excuse::DamagedRead, "damaged reads"),
+            FileReadError::Device { path, range, .. } => (path, range, Excuse::FailedRead, "failed reads"),
+            FileReadError::Refused(refused) => return Err(violation!("{at} was open, yet: {refused}")),
+        };
+        let overlaps = bad.start < range.end && range.start < bad.end;
+        if path != at || !overlaps || !self.excuses(excuse) {
+            return Err(violation!("a read of {at} bytes {range:?}: {error}"));
+        }
+        self.tally.count(count);
+        Ok(())
+    }
+
+    /// The node did not open: that needs a reason.
+    pub(super) fn tolerate_failed_start(&self, error: &node::OpenError) -> Result<(), Violation> {
+        if !self.excuses(Excuse::FailedStart) || self.faults_ended.get() {
+            return Err(violation!("the node does not open: {error}"));
+        }
+        self.tally.count("failed starts");
+        Ok(())
+    }
+
+    /// What the seed is about, for messages.
+    pub(super) fn about(&self) -> String {
+        let files = |disk: &SimDisk| format!("\n  {:?}", disk.files());
+        let disks: String = self.disks.iter().map(files).collect();
+        format!("{:#?}\ndisks with these files:{disks}", self.plan)
+    }
+
+    /// How much a full check reads.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        if self.faults_ended.get() { Extent::All } else { Extent::Sample }
+    }
+
+    /// What was sealed, in all starts.
+    #[must_use]
+    pub fn seals(&self) -> &Seals {
+        &self.seals
+    }
+
+    /// The disks.
+    #[must_use]
+    pub fn disks(&self) -> &[SimDisk] {
+        &self.disks
+    }
+
+    /// The ring keys.
+    #[must_use]
+    pub fn keys(&self) -> Arc<WatchedKeys> {
+        Arc::new(WatchedKeys::new(self.plan.key, self.seals.clone()))
+    }
+
+    /// Opens the node on some number of cores, which may differ from that of the start before.
+    pub(super) async fn open(&self, random: &mut Random) -> Result<(Vec<Node<SimDisk>>, OpenReport), node::OpenError> {
+        let mut disks = self.disks.clone();
+        // Data directories may be given in any order.
+        let first = random.below(disks.len() as u64) as usize;
+        disks.rotate_left(first);
+        let cores = random.between(1, CORES_MAX) as usize;
+        self.tally.count(&format!("starts on {cores} cores"));
+        Node::open_cores(|| self.options(disks.clone()), cores).await
+    }
+
+    fn options(&self, disks: Vec<SimDisk>) -> NodeOptions<SimDisk> {
+        let plan = &self.plan;
+        NodeOptions {
+            chunker: plan.scale.chunker(),
+            piece_bytes: plan.piece_bytes,
+            wal_reserve_bytes: plan.wal_reserve_bytes,
+            snapshot_after_wal_bytes: plan.snapshot_after_wal_bytes,
+            checkpoint_after_chunks: plan.checkpoint_after_chunks,
+            manifest_page_entries: plan.manifest_page_entries,
+            ..NodeOptions::new(disks, self.keys())
+        }
+    }
+
+    /// Ends what goes wrong: errors stop, and full disks are enlarged.
+    pub(super) fn clear_faults(&self) {
+        for disk in &self.disks {
+            disk.clear_faults();
+            disk.resize(DiskOptions::default().capacity_bytes);
+        }
+        self.faults_ended.set(true);
+    }
+
+    /// Makes one later operation of one disk fail.
+    pub(super) fn inject_error(&self, random: &mut Random) {
+        const KINDS: [Operation; 10] = [
+            Operation::Write,
+            Operation::Write,
+            Operation::Write,
+            Operation::Sync,
+            Operation::SyncDir,
+            Operation::Create,
+            Operation::Open,
+            Operation::Read,
+            Operation::SetLen,
+            Operation::Rename,
+        ];
+        let kind = *random.pick(&KINDS);
+        let scale = 1 << random.below(FAULT_AFTER_POWER_MAX);
+        random.pick(&self.disks).fail_nth(kind, random.below(scale));
+    }
+
+    /// Flips a bit of a row or footer of some segment.
+    pub(super) fn rot(&self, random: &mut Random) {
+        let disk = random.pick(&self.disks);
+        let files: Vec<(String, u64)> =
+            disk.files().into_iter().filter(|(name, _)| name.starts_with("segments/")).collect();
+        for _ in 0..FLIP_ATTEMPTS {
+            if files.is_empty() {
+                return;
+            }
+            let (name, len) = random.pick(&files);
+            // A segment without its header does not open at all, so the header's sector is left alone.
+            if *len > 4096 && disk.corrupt(name, random.between(4096, len - 1), random.below(8) as u8) {
+                return;
+            }
+        }
+    }
+
+    /// Counts what the disks show of the node's inner life.
+    pub(super) fn count_files(&self) {
+        for (name, _) in self.disks.iter().flat_map(SimDisk::files) {
+            if let Some(sequence) = name.strip_prefix("meta/wal-00-") {
+                self.tally.raise("metadata logs begun", u64::from_str_radix(sequence, 16).unwrap_or(0));
+            } else if name.starts_with("meta/snapshot-") {
+                self.tally.count("snapshots at the end");
+            } else if name.starts_with("segments/") {
+                self.tally.count("segments at the end");
+            }
+        }
+    }
+}
