@@ -3,6 +3,7 @@
 #   make install-deps   what a fresh Debian or Ubuntu machine lacks
 #   make dev-start      build and start one dfsd on ./data, port 7400
 #   make test           build the binaries, run every test
+#   make simulate       every seed that ever failed and some hundred others, on simulated disks; about 3 minutes
 #   make verify         formatting, lints, docs, layers; never writes to the tree
 #   make fix            formatting and mechanical lint fixes
 #   make bench          measurements into docs/bench/; CORPUS=DIR and FILL_CHUNKS=N add theirs
@@ -24,10 +25,10 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SEED ?= $(shell date +%s)
 MINUTES ?= 60
 
-.PHONY: help install-deps dev-start binaries test verify fix bench memory fuzz fuzz-long asan
+.PHONY: help install-deps dev-start binaries test simulate verify fix bench memory fuzz fuzz-long asan
 
 help:
-	@sed -n '3,12p' Makefile | sed 's/^# *//'
+	@sed -n '3,13p' Makefile | sed 's/^# *//'
 
 install-deps:
 	./tools/install-deps.sh
@@ -45,6 +46,15 @@ test: binaries
 	DFS_BIN_DIR="$(abspath $(TARGET_DIR))/debug" $(CARGO) nextest run $(CARGO_FLAGS) --workspace --no-fail-fast
 	$(CARGO) nextest run $(CARGO_FLAGS) -p chunk --no-default-features --features portable
 	$(CARGO) test $(CARGO_FLAGS) --workspace --doc
+
+# Seeds that failed once, a fixed set in which every kind of fault must happen, some in two processes each with the
+# same trace, and some that nobody has run before.
+simulate:
+	$(CARGO) build $(CARGO_FLAGS) --release -p chaos --bin swarm
+	$(TARGET_DIR)/release/swarm --seeds-file chaos/seeds/failed.txt
+	$(TARGET_DIR)/release/swarm --seeds 1000 --require-all-faults
+	$(TARGET_DIR)/release/swarm --first-seed 1000000 --seeds 100 --twice
+	$(TARGET_DIR)/release/swarm --fresh --seeds 500
 
 verify:
 	$(CARGO) fmt --all --check

@@ -1,12 +1,13 @@
 //! Seeds of the simulator in CI, and the proof that the judge notices what it should.
 //!
-//! The seeds are split over several tests so that they run side by side.
+//! The seeds are split over several tests so that they run side by side. They are few, for this build is slow: `make
+//! simulate` runs some hundreds more, optimised.
 
-use chaos::harness::{Report, Settings, run_seed};
+use chaos::harness::{OPERATIONS_MIN, Report, Settings, run_seed};
 use chaos::sim::Lie;
 
 /// Seeds of each test.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 8;
 /// Seeds within which a lying disk must be caught.
 const CAUGHT_WITHIN: u64 = 60;
 
@@ -24,7 +25,9 @@ macro_rules! seeds {
     ($($name:ident: $part:literal),* $(,)?) => {
         $(#[test]
         fn $name() {
-            ($part * SEEDS..($part + 1) * SEEDS).for_each(|seed| drop(passes(seed)));
+            let operations = ($part * SEEDS..($part + 1) * SEEDS).map(|seed| passes(seed).counts["operations"]);
+            let sum: u64 = operations.sum();
+            assert!(sum >= SEEDS * OPERATIONS_MIN, "{sum} operations in {SEEDS} seeds");
         })*
     };
 }
@@ -42,10 +45,10 @@ seeds!(
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    for seed in 10_000..10_012 {
+    for seed in 10_000..10_004 {
         let (first, second) = (passes(seed), passes(seed));
         assert_eq!((first.trace_hash, first.events), (second.trace_hash, second.events), "seed {seed}");
-        assert_eq!(first.counts, second.counts, "seed {seed}");
+        assert_eq!((first.counts, first.faults), (second.counts, second.faults), "seed {seed}");
         assert!(first.events > 100, "seed {seed} did something");
     }
 }

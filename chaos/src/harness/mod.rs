@@ -14,7 +14,7 @@
 //! * [`faults`]: what goes wrong besides crashes, and what each of it excuses.
 //! * [`world`]: what outlives the node.
 //! * `round`: one start of the node.
-//! * [`tally`]: counts.
+//! * [`tally`]: counts of what was done.
 
 pub mod faults;
 pub mod plan;

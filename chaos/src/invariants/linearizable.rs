@@ -34,6 +34,7 @@ pub(crate) fn count(world: &World) {
 mod tests {
     use crate::oracle::Oracle;
     use crate::oracle::model::{Action, Answer, AttributeChange, ContentId, Refusal};
+    use chunk::ChunkerId;
     use meta::Condition;
     use node::Removal;
 
@@ -49,7 +50,7 @@ mod tests {
 
     #[test]
     fn two_clients_cannot_both_have_been_the_first() {
-        let mut oracle = Oracle::new();
+        let mut oracle = Oracle::new(ChunkerId::FASTCDC_64_KIB);
         let (first, _) = put(&mut oracle, Condition::Absent);
         let (second, _) = put(&mut oracle, Condition::Absent);
         oracle.answer("/s/f", second, &committed(1)).unwrap();
@@ -58,7 +59,7 @@ mod tests {
 
     #[test]
     fn what_was_seen_gone_does_not_come_back() {
-        let mut oracle = Oracle::new();
+        let mut oracle = Oracle::new(ChunkerId::FASTCDC_64_KIB);
         let (number, _) = put(&mut oracle, Condition::Any);
         oracle.answer("/s/f", number, &committed(1)).unwrap();
         oracle.call(Action::Remove { path: "/s/f".into(), how: Removal::Single }, None);
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn an_old_version_is_not_read_after_a_newer_one_was_acknowledged() {
-        let mut oracle = Oracle::new();
+        let mut oracle = Oracle::new(ChunkerId::FASTCDC_64_KIB);
         let (number, old) = put(&mut oracle, Condition::Any);
         oracle.answer("/s/f", number, &committed(1)).unwrap();
         let (number, new) = put(&mut oracle, Condition::Any);
