@@ -73,6 +73,9 @@ pub(super) fn round(simulation: &mut Simulation, world: &Rc<World>, random: &mut
     if world.plan.faults.has(Fault::Io) && random.chance(1, 2) {
         world.inject_error(random);
     }
+    if world.plan.faults.has(Fault::Full) && world.started.get() {
+        world.share_volumes(random);
+    }
     if world.plan.faults.has(Fault::Rot) {
         (0..random.below(4)).for_each(|_| world.rot(random));
     }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use node::{FileReadError, Node, NodeOptions, OpenReport};
+use proto::limits::SECTOR_BYTES;
 
 use super::faults::Excuse;
 use super::plan::Plan;
@@ -22,6 +23,9 @@ use crate::workload::Client;
 
 /// Completed operations of one kind before an injected error: at most two to this power.
 const FAULT_AFTER_POWER_MAX: u64 = 11;
+/// Bytes that others who use the same volume leave of it: from what a start needs to what is below every reserve.
+const SHARED_VOLUME_FREE_BYTES_MIN: u64 = SECTOR_BYTES as u64;
+const SHARED_VOLUME_FREE_BYTES_MAX: u64 = 256 << 10;
 /// Cores of a start, at most.
 const CORES_MAX: u64 = 3;
 /// Tries to hit a byte that holds data.
@@ -200,6 +204,16 @@ impl World {
             disk.resize(DiskOptions::default().capacity_bytes);
         }
         self.faults_ended.set(true);
+    }
+
+    /// Lets others who use the same volumes take or give back space: below every reserve of the node, or not at all.
+    pub(super) fn share_volumes(&self, random: &mut Random) {
+        let taken = random.chance(1, 3);
+        for disk in &self.disks {
+            let left = random.between(SHARED_VOLUME_FREE_BYTES_MIN, SHARED_VOLUME_FREE_BYTES_MAX);
+            let least = disk.used_bytes() + left;
+            disk.resize(if taken { least } else { least.max(self.plan.disk.capacity_bytes) });
+        }
     }
 
     /// Makes one later operation of one disk fail.

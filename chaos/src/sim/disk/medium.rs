@@ -109,15 +109,19 @@ impl Medium {
         &mut self.files.get_mut(&file).expect("invariant: an open file keeps its bytes").content
     }
 
-    /// Free and total bytes.
-    pub(super) fn space(&self) -> DiskSpace {
+    /// Bytes that names or handles hold.
+    pub(super) fn used_bytes(&self) -> u64 {
         let taken = |(file, stored): (&u64, &Stored)| {
             let held = self.names.shows(*file) || Rc::strong_count(&stored.open) > 1;
             if held { stored.content.allocated_bytes() } else { 0 }
         };
-        let used_bytes: u64 = self.files.iter().map(taken).sum();
+        self.files.iter().map(taken).sum()
+    }
+
+    /// Free and total bytes.
+    pub(super) fn space(&self) -> DiskSpace {
         let total_bytes = self.options.capacity_bytes;
-        DiskSpace { total_bytes, free_bytes: total_bytes.saturating_sub(used_bytes) }
+        DiskSpace { total_bytes, free_bytes: total_bytes.saturating_sub(self.used_bytes()) }
     }
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {

@@ -198,6 +198,12 @@ impl SimDisk {
         self.0.medium.borrow_mut().resize(capacity_bytes);
     }
 
+    /// Bytes of the device that are taken.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.0.medium.borrow().used_bytes()
+    }
+
     /// Lets no further operation fail.
     pub fn clear_faults(&self) {
         self.0.medium.borrow_mut().clear_faults();
