@@ -5,12 +5,15 @@
 //! * [`mailbox`]: calls between the cores of one node.
 //! * [`listen`]: sockets for the cores of one server, and the streams that HTTP is served on.
 //! * [`signal`]: the request to stop.
+//! * [`rpc`]: calls between peers over any [`proto::port::Wire`].
 //!
-//! Handlers of requests live in `server`; nothing here knows a protocol above TCP.
+//! Handlers of HTTP requests live in `server`; nothing here knows a protocol above TCP but [`rpc`], which knows no
+//! transport.
 
 pub mod cores;
 pub mod listen;
 pub mod mailbox;
+pub mod rpc;
 pub mod runtime;
 pub mod signal;
 

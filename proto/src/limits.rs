@@ -112,6 +112,29 @@ pub const MAILBOX_BATCH_CALLS_MAX: usize = 32;
 /// Cores of a node: each is dealt at least one virtual shard.
 pub const CORES_MAX: usize = VIRTUAL_SHARDS;
 
+// Peers.
+
+/// Bytes of one message between peers: the largest block with all that describes it, several times over, and no more
+/// than a slow link carries within a second or so.
+pub const WIRE_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of messages that may wait for one peer to take them, and as many that may wait to be received from it; further
+/// ones are refused.
+pub const WIRE_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Calls to one peer that are under way; callers beyond it wait in line.
+pub const RPC_SLOTS: usize = 32;
+/// Calls to one peer that wait in line; further ones are refused.
+pub const RPC_WAITING_MAX: usize = 1024;
+/// Calls from peers that a server executes at the same time; callers beyond it are told to come again.
+pub const RPC_EXECUTING_MAX: usize = 512;
+/// Peers whose calls a server remembers; the one that was silent longest leaves first.
+pub const RPC_CLIENTS_MAX: usize = 1024;
+/// Bytes of answers that a server keeps in case they are asked for again; the oldest leaves first.
+pub const RPC_ANSWERS_BYTES_MAX: usize = 32 << 20;
+/// How long a caller waits for an answer before it asks again; the pause doubles each time.
+pub const RPC_RETRY_MS_MIN: u64 = 20;
+/// The longest such pause.
+pub const RPC_RETRY_MS_MAX: u64 = 2_000;
+
 // Clients. What is counted is counted by each core.
 
 /// Connections that are served; further ones are told to come back and closed.

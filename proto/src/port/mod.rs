@@ -5,6 +5,7 @@
 //! async Rust that cannot tell the difference.
 //!
 //! * [`Disk`] and [`DiskFile`]: durable bytes, in sector-aligned [`AlignedBuf`]s.
+//! * [`Wire`]: best-effort messages between numbered peers.
 //! * [`Cipher`] and [`KeyProvider`]: sealing, and the keys that wrap the keys on disk.
 //! * [`Clock`], [`Entropy`] and [`Spawn`]: reached through the thread's current [`Runtime`], see [`runtime`].
 
@@ -12,8 +13,10 @@ mod buffer;
 mod disk;
 pub mod runtime;
 mod seal;
+mod wire;
 
 pub use buffer::{AlignedBuf, BufferPool, Page};
 pub use disk::{Disk, DiskFile, DiskSpace};
 pub use runtime::{Clock, Entropy, LocalFuture, Runtime, Spawn};
 pub use seal::{Cipher, KeyError, KeyProvider, OpenError, WrappedKey};
+pub use wire::{Incarnation, Peer, PeerId, Received, SendError, Wire};
