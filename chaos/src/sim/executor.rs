@@ -289,7 +289,8 @@ impl Executor {
         state.tasks.iter().map(line).collect()
     }
 
-    fn current_group(&self) -> Group {
+    /// The group of the task that is running.
+    pub(crate) fn current_group(&self) -> Group {
         self.current.get().expect("invariant: time, chance and tasks are reached from within a task")
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!   Simulation ── executor   tasks, timers, clocks, entropy      killed at a crash
 //!        │
-//!        └─────── disks      what was synced, what was not       survive it
+//!        ├─────── disks      what was synced, what was not       survive it
+//!        └─────── networks   messages between processes          survive it
 //! ```
 //!
 //! A test makes a [`Simulation`] from a seed, adds disks, and calls [`Simulation::run`] for a start of the process that
@@ -16,6 +17,7 @@ pub mod executor;
 pub mod faults;
 pub mod random;
 pub mod trace;
+pub mod wire;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -28,6 +30,7 @@ pub use self::disk::{Crash, DiskOptions, Lie, Operation, SimDisk, SimFile};
 use self::executor::{Executor, SimRuntime, Step};
 use self::faults::Happened;
 pub use self::random::Random;
+pub use self::wire::{SimNetwork, SimWire, WireRates};
 
 /// Steps after which a run is taken for one that never ends.
 const RUN_STEPS_MAX: u64 = 50_000_000;
@@ -76,6 +79,7 @@ impl std::error::Error for Stuck {}
 pub struct Simulation {
     executor: Rc<Executor>,
     disks: Vec<SimDisk>,
+    networks: Vec<SimNetwork>,
     random: Random,
     happened: Happened,
 }
@@ -85,7 +89,13 @@ impl Simulation {
     #[must_use]
     pub fn new(seed: u64) -> Simulation {
         let mut random = Random::new(seed);
-        Simulation { executor: Executor::new(random.fork()), disks: Vec::new(), random, happened: Happened::default() }
+        Simulation {
+            executor: Executor::new(random.fork()),
+            disks: Vec::new(),
+            networks: Vec::new(),
+            random,
+            happened: Happened::default(),
+        }
     }
 
     /// Adds a disk; it outlives every run.
@@ -93,6 +103,20 @@ impl Simulation {
         let disk = SimDisk::new(self.executor.clone(), options, self.random.fork(), self.happened.clone());
         self.disks.push(disk.clone());
         disk
+    }
+
+    /// Adds a network; it outlives every run.
+    pub fn add_network(&mut self, rates: WireRates) -> SimNetwork {
+        let network = SimNetwork::new(self.executor.clone(), rates, self.random.fork());
+        self.networks.push(network.clone());
+        network
+    }
+
+    /// Starts a process that goes on beside those of [`Simulation::run`], outlives their ends, and ends with the
+    /// simulation. It takes its steps while they run.
+    pub fn start_beside(&mut self, main: impl Future<Output = ()> + 'static) {
+        let group = self.executor.start_group();
+        self.executor.spawn_in(group, Box::pin(main));
     }
 
     /// A stream of numbers for the harness, apart from those of the world.
@@ -163,6 +187,7 @@ impl Simulation {
             });
         };
         executor.kill(group);
+        self.networks.iter().for_each(|network| network.group_ended(group));
         let (outcome, crash) = match ended {
             Ok((outcome, crash)) => (Ok(outcome), crash),
             Err(stuck) => (Err(stuck), Crash::Process),
