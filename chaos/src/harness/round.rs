@@ -121,6 +121,9 @@ pub(super) fn run(
     match ended.map_err(|stuck| violation!("{stuck}"))? {
         Outcome::Finished(ended) => ended?,
         Outcome::Crashed => {
+            if how == Crash::Power {
+                world.judge.power_lost();
+            }
             if world.started.get() && quick_check && !world.excuses(Excuse::NoQuickCheck) {
                 fsck::check(simulation, world, CheckOptions::Quick)?;
             }

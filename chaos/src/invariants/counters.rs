@@ -87,11 +87,11 @@ impl From<&NodeStats> for Distinct {
 }
 
 /// Compares what a node counts with what lies in its segments.
-fn compare(counted: Distinct, there: Distinct) -> Result<(), Violation> {
+fn compare(when: &str, counted: Distinct, there: Distinct) -> Result<(), Violation> {
     if counted == there {
         return Ok(());
     }
-    Err(violation!("the node counts {counted:?}, its segments hold {there:?}"))
+    Err(violation!("{when} the node counts {counted:?}, its segments hold {there:?}"))
 }
 
 /// Compares what a node counts with what clients sent. Whatever `may_lack` says, there is never more than was sent.
@@ -125,7 +125,7 @@ pub(crate) fn check(world: &World, recount: &Recount, stats: &NodeStats) -> Resu
     // From here on clients change what is there.
     world.judge.at_close.take();
     match world.judge.at_rest.take() {
-        Some(there) if is_exact(world) => compare(stats.into(), there),
+        Some(there) if is_exact(world) => compare("at its start", stats.into(), there),
         _ => Ok(()),
     }
 }
@@ -143,7 +143,7 @@ pub(crate) fn found_at_rest(world: &World, totals: &Totals) -> Result<(), Violat
     match world.judge.at_close.get() {
         Some(counted) if is_exact(world) => {
             world.judge.count(Invariant::Counters, 1);
-            compare(counted, there)
+            compare("at its close", counted, there)
         }
         _ => Ok(()),
     }
@@ -157,10 +157,10 @@ mod tests {
 
     #[test]
     fn every_count_must_be_that_of_the_segments() {
-        assert_eq!(compare(THERE, THERE), Ok(()));
-        compare(Distinct { chunks: 4, ..THERE }, THERE).expect_err("a chunk too many");
-        compare(Distinct { plain_bytes: 299, ..THERE }, THERE).expect_err("a byte too few");
-        compare(Distinct { stored_bytes: 201, ..THERE }, THERE).expect_err("a stored byte too many");
+        assert_eq!(compare("", THERE, THERE), Ok(()));
+        compare("", Distinct { chunks: 4, ..THERE }, THERE).expect_err("a chunk too many");
+        compare("", Distinct { plain_bytes: 299, ..THERE }, THERE).expect_err("a byte too few");
+        compare("", Distinct { stored_bytes: 201, ..THERE }, THERE).expect_err("a stored byte too many");
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Judge {
         Invariant::ALL.into_iter().map(|invariant| (invariant, self.checks[invariant as usize].get()))
     }
 
-    /// The power went while the node was down: what was not synced is no longer there.
+    /// The power went: what lay in the segments unsynced is no longer there.
     pub(crate) fn power_lost(&self) {
         self.at_rest.take();
     }
