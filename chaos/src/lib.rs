@@ -15,7 +15,7 @@
 //! * [`invariants`]: what must hold, one promise for each file; [`verify`] walks over a node at rest and checks them.
 //! * [`harness`]: one seed from beginning to end: starts, faults, crashes. Read it first.
 //!
-//! `src/bin/swarm.rs` runs seeds by the thousand; `tests/simulation.rs` runs a few hundred of them, and proves with
+//! `src/bin/swarm` runs seeds by the thousand; `tests/simulation.rs` runs a few dozen of them, and proves with
 //! disks that lie that the judge notices.
 
 pub mod harness;
