@@ -7,6 +7,7 @@
 //! What recovery learns from segments is newer than any page. An import therefore never touches an entry that is there,
 //! and [`Index::insert`] replaces one: entries replayed from segments win in either order.
 
+use proto::planted::{self, Bug};
 use proto::{SegmentId, VirtualShard};
 
 use crate::index::Index;
@@ -61,7 +62,8 @@ impl Index {
         };
         let mut at = from;
         let mut entries = Vec::new();
-        while at.group < partition.groups() {
+        let groups = partition.groups() - usize::from(planted::is(Bug::CheckpointCutShort));
+        while at.group < groups {
             entries.clear();
             let slots = partition.group_entries(&self.buckets, at.group);
             let keyed = slots.map(|slot| (Key::from_tag(slot.tag(), at.group), slot.rest.known()));

@@ -4,6 +4,7 @@
 
 use proto::api::Kind;
 use proto::limits::PATH_DEPTH_MAX;
+use proto::planted::{self, Bug};
 use proto::{DomainId, InodeId, SegmentId, VersionNumber};
 
 use crate::command::{Content, MetaError};
@@ -97,7 +98,8 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn list(&self, directory: InodeId, after: Option<&str>, limit: usize) -> Vec<(String, InodeId)> {
         let names = keys::names(directory, after);
-        let pairs = self.state.range(&names).take(limit);
+        let skipped = usize::from(after.is_some() && planted::is(Bug::PageEdgeSkipped));
+        let pairs = self.state.range(&names).skip(skipped).take(limit);
         pairs
             .map(|(key, value)| {
                 let name = keys::name_of(&key).expect("invariant: names are UTF-8");

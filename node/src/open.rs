@@ -17,6 +17,7 @@ use meta::{Command, IndexCheckpoint, SegmentRecord, SegmentState, Solo, SoloOpti
 use net::mailbox::{MailboxEnd, mailboxes};
 use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, SUPERBLOCK_HAS_METADATA, Superblock};
 use proto::limits::{CORES_MAX, MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES, WAL_RESERVE_BYTES};
+use proto::planted::{self, Bug};
 use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, DomainId, Geometry};
 use shard::recovery::{ListedSegment, ListedState};
@@ -351,6 +352,9 @@ async fn claim_devices<D: Disk>(
     let newest = devices.iter().map(|(superblock, _)| superblock.incarnation.get()).max().unwrap_or(0);
     report.incarnation = newest + 1;
     for (superblock, place) in &mut devices {
+        if planted::is(Bug::UnraisedIncarnation) && newest > 0 {
+            break;
+        }
         superblock.incarnation = report.incarnation.into();
         superblock.sequence += 1;
         let stored = superblock::store(&disks[*place], superblock).await;

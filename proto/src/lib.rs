@@ -8,6 +8,7 @@
 //!   unchanged in production and under the seeded simulator.
 //! * [`api`] and [`path`]: the JSON shapes of the REST interface, and what a path may look like.
 //! * [`limits`]: every named maximum.
+//! * [`planted`]: bugs that the simulator is tested with; no server has them.
 
 pub mod api;
 pub mod checksum;
@@ -17,6 +18,7 @@ pub mod ids;
 pub mod limits;
 pub mod location;
 pub mod path;
+pub mod planted;
 pub mod port;
 
 pub use geometry::Geometry;

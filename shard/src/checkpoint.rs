@@ -7,6 +7,7 @@
 use futures_channel::oneshot;
 use index::{ExportCursor, Index, PageError, page_shard};
 use proto::limits::VIRTUAL_SHARDS;
+use proto::planted::{self, Bug};
 use proto::port::Disk;
 use proto::{CoreId, SegmentId, VirtualShard};
 
@@ -131,9 +132,12 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     fn unsettled(&self, end: SegmentId) -> Vec<SegmentId> {
         let cores = self.peers.count() as u64;
         let behind = end.counter().saturating_sub(self.next_segment.get());
-        self.next_segment.set(self.next_segment.get() + behind.next_multiple_of(cores));
+        if !planted::is(Bug::LaggingCoreCovered) {
+            self.next_segment.set(self.next_segment.get() + behind.next_multiple_of(cores));
+        }
         let home = self.home.borrow();
-        let unsettled = home.values().filter(|home| !home.settled.get()).map(|home| home.segment.id);
+        let unsettled = home.values().filter(|home| !home.settled.get() && !planted::is(Bug::UnsettledCovered));
+        let unsettled = unsettled.map(|home| home.segment.id);
         let opening = self.opening.borrow();
         let copies = self.owner.borrow().segments_of_copies();
         unsettled.chain(opening.iter().copied()).chain(copies).filter(|segment| *segment < end).collect()

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_channel::oneshot;
 use index::{Coverage, Index, Lookup};
+use proto::planted::{self, Bug};
 use proto::{ChunkId, CoreId, Location, SegmentId};
 
 use crate::error::StoreError;
@@ -167,6 +168,9 @@ impl Owner {
             for waiting in self.underway.remove(&chunk.id).into_iter().flat_map(|underway| underway.waiting) {
                 // Whoever went away does not matter.
                 let _ = waiting.send(Ok(chunk.location));
+                if planted::is(Bug::ForgottenWaiter) {
+                    break;
+                }
             }
         }
     }
@@ -190,7 +194,9 @@ impl Owner {
             self.remember_copy(chunk.id, copy);
         }
         let counted_in = self.counted_in.remove(&chunk.id);
-        if let Some(before) = counted_in.or(known.map(|known| known.segment)) {
+        if let Some(before) = counted_in.or(known.map(|known| known.segment))
+            && !planted::is(Bug::CountedTwice)
+        {
             let before = self.volumes.get_mut(&before).unwrap_or(&mut self.covered);
             *before = before.without(Volume::of(chunk));
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use proto::checksum::checksum;
 use proto::disk::{FixedHeader, FooterHeader, HEADER_BYTES, NonceKind, PieceHeader, RowTable, SegmentHeader, nonce};
 use proto::limits::{SECTOR_BYTES, SEGMENT_PIECE_BYTES};
+use proto::planted::{self, Bug};
 use proto::port::{AlignedBuf, Cipher, Disk, DiskFile, KeyProvider, WrappedKey};
 use proto::{ClusterId, DeviceId, Geometry, RowNumber, SegmentId};
 
@@ -105,6 +106,10 @@ pub async fn recover_segment<D: Disk>(
                 recovered.rows = Some(rows);
                 return Ok(recovered);
             }
+        }
+        if planted::is(Bug::FooterUnchecked) {
+            recovered.rows = Some(Vec::new());
+            return Ok(recovered);
         }
         recovered.warnings.push(format!("segment {id}: the footer does not verify; scanned instead"));
     }
@@ -279,6 +284,9 @@ async fn scan<F: DiskFile>(segment: &Segment, column: &Column<F>) -> std::io::Re
                 && u64::from(header.columns[usize::from(column.column)].offset_sectors.get()) * sector == offset
         });
         let Some(header) = header else {
+            if planted::is(Bug::StopAtBadRow) {
+                break;
+            }
             offset += sector;
             continue;
         };

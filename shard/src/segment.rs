@@ -15,6 +15,7 @@ use proto::disk::{
     SegmentHeader, nonce,
 };
 use proto::limits::SECTOR_BYTES;
+use proto::planted::{self, Bug};
 use proto::port::{AlignedBuf, Cipher, Disk, DiskFile, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, Geometry, RowNumber, SegmentId, SegmentTag};
 use zerocopy::IntoBytes;
@@ -223,7 +224,7 @@ impl<D: Disk> OpenSegment<D> {
     ) -> Result<(OpenSegment<D>, SealedRow), StoreError> {
         assert!(self.fits(blocks), "invariant: the writer asks before it appends");
         let row = RowNumber(self.next_row);
-        self.next_row += 1;
+        self.next_row += u64::from(!planted::is(Bug::ReusedRowNumber));
         let segment = self.home.segment.clone();
         let target = RowTarget {
             segment: segment.id,
@@ -241,7 +242,12 @@ impl<D: Disk> OpenSegment<D> {
             let bytes = std::mem::replace(&mut piece.bytes, AlignedBuf::zeroed(0));
             let (offset, segment) = (piece.offset, segment.id);
             async move {
-                let (result, bytes) = file.write_durable_at(bytes, offset).await;
+                let (result, bytes) = if planted::is(Bug::UnsyncedPiece) {
+                    file.write_at(bytes, offset).await
+                } else {
+                    file.write_durable_at(bytes, offset).await
+                };
+                let result = if planted::is(Bug::IgnoredWriteError) { Ok(()) } else { result };
                 let end = offset + bytes.len() as u64;
                 result.map(|()| end).map_err(|source| StoreError::Device { device, segment, source: Arc::new(source) })
             }
@@ -381,7 +387,9 @@ async fn create_piece<D: Disk>(
     let mut sector = AlignedBuf::copy_of(header.as_bytes());
     sector.pad_to_sector();
     file.write_durable_at(sector, 0).await.0?;
-    member.disk.sync_dir(SEGMENT_DIR).await?;
+    if !planted::is(Bug::UnsyncedSegmentName) {
+        member.disk.sync_dir(SEGMENT_DIR).await?;
+    }
     // The directory itself may be new.
     member.disk.sync_dir("").await?;
     Ok(file)

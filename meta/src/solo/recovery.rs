@@ -24,6 +24,7 @@ use proto::Lsn;
 use proto::checksum::checksum;
 use proto::disk::{FixedHeader, FormatError, HEADER_BYTES, NonceKind, WalBatchHeader, WalHeader, nonce};
 use proto::limits::{SECTOR_BYTES, VIRTUAL_SHARDS};
+use proto::planted::{self, Bug};
 use proto::port::{Cipher, Disk, DiskFile, WrappedKey};
 
 use super::error::{Damage, OpenError};
@@ -102,7 +103,9 @@ pub(super) async fn recover<D: Disk>(options: &SoloOptions<D>) -> Result<Core<D:
             obsolete.push(log.sequence);
         } else {
             // What was read may still be in a volatile cache, and will be built on.
-            log.file.sync().await.map_err(|source| OpenError::Device { file: log.name.clone(), source })?;
+            if !planted::is(Bug::UnsyncedLogTail) {
+                log.file.sync().await.map_err(|source| OpenError::Device { file: log.name.clone(), source })?;
+            }
             wal_bytes += end_offset - FIRST_BATCH_OFFSET;
         }
     }
@@ -208,7 +211,8 @@ pub(super) async fn newest_snapshot<D: Disk>(
     listing: &Listing,
 ) -> Result<(Option<snapshot::Loaded>, Option<OpenError>), OpenError> {
     let mut damaged = None;
-    for last_lsn in listing.snapshots.iter().rev() {
+    let passed_over = usize::from(planted::is(Bug::StaleSnapshotBelieved) && listing.snapshots.len() > 1);
+    for last_lsn in listing.snapshots.iter().rev().skip(passed_over) {
         match snapshot::load(options, *last_lsn).await {
             Ok(loaded) => return Ok((Some(loaded), damaged)),
             Err(OpenError::Corrupt {
@@ -385,7 +389,7 @@ impl<D: Disk> LogFile<D> {
         if bytes.len() < need {
             return Ok(Found::Unreadable(FormatError::TooShort { what, have: bytes.len(), need }));
         }
-        if checksum(&bytes[HEADER_BYTES..]) != header.body_checksum.get() {
+        if checksum(&bytes[HEADER_BYTES..]) != header.body_checksum.get() && !planted::is(Bug::LogChecksumSkipped) {
             return Ok(Found::Unreadable(FormatError::Checksum { what }));
         }
         let mut body = bytes[HEADER_BYTES..].to_vec();

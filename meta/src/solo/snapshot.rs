@@ -13,6 +13,7 @@ use proto::disk::{
     CIPHER_AES_256_GCM, FixedHeader, HEADER_BYTES, NonceKind, SEAL_TAG_BYTES, SnapshotFrame, SnapshotHeader, nonce,
 };
 use proto::limits::{SECTOR_BYTES, SNAPSHOT_FRAME_BYTES_MAX};
+use proto::planted::{self, Bug};
 use proto::port::{Cipher, Disk, DiskFile, WrappedKey, runtime};
 use proto::{Lsn, SegmentTag};
 use zerocopy::IntoBytes;
@@ -21,6 +22,7 @@ use super::error::{Damage, OpenError, SnapshotError};
 use super::wal;
 use super::window::Window;
 use super::{DIRECTORY, Inner, Snapshots, SoloOptions, commit};
+use crate::keys::{self, KeyKind};
 use crate::record::check_pair;
 use crate::state::{Loading, SnapshotRun, State};
 
@@ -122,7 +124,9 @@ async fn take<D: Disk>(inner: &Rc<Inner<D>>) -> Result<(), SnapshotError> {
     };
     let disk = &inner.options.disk;
     disk.rename(&temporary, &name).await.map_err(device)?;
-    disk.sync_dir(DIRECTORY).await.map_err(device)?;
+    if !planted::is(Bug::LogCutEarly) {
+        disk.sync_dir(DIRECTORY).await.map_err(device)?;
+    }
 
     let (wals, snapshots) = {
         let mut core = inner.core.borrow_mut();
@@ -208,7 +212,9 @@ async fn write<D: Disk>(inner: &Rc<Inner<D>>, start: &Start, name: &str) -> io::
     buf.pad_to_sector();
     file.write_at(buf, 0).await.0?;
     file.set_len(offset).await?;
-    file.sync().await?;
+    if !planted::is(Bug::UnsyncedSnapshot) {
+        file.sync().await?;
+    }
     Ok(offset)
 }
 
@@ -339,7 +345,10 @@ impl<D: Disk> FrameReader<D> {
 
 /// Adds the pairs of a frame to `loading`; all must follow what is there.
 fn append_pairs(loading: &mut Loading, plain: &[u8], pairs: u32) -> Result<(), Damage> {
-    each_pair(plain, pairs, |key, value| if loading.append(key, value) { Ok(()) } else { Err(Damage::Contents) })
+    each_pair(plain, pairs, |key, value| {
+        let forgotten = planted::is(Bug::ForgottenKeys) && keys::kind(key) == Some(KeyKind::Once);
+        if forgotten || loading.append(key, value) { Ok(()) } else { Err(Damage::Contents) }
+    })
 }
 
 /// Hands every pair of a frame to `take`, checked.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proto::disk::{FixedHeader, HEADER_BYTES, NonceKind, SEAL_TAG_BYTES, WalBatchHeader, WalHeader, nonce};
 use proto::limits::{SECTOR_BYTES, WAL_BATCH_BYTES_MAX, WAL_FILE_BYTES_TARGET};
+use proto::planted::{self, Bug};
 use proto::port::{AlignedBuf, Cipher, Disk, DiskFile, runtime};
 use proto::{Lsn, SegmentTag};
 use zerocopy::IntoBytes;
@@ -126,7 +127,9 @@ impl<F: DiskFile> WalWriter<F> {
         buf.copy_from_slice(header.as_bytes());
         buf.pad_to_sector();
         file.write_durable_at(buf, 0).await.0.map_err(failed)?;
-        options.disk.sync_dir(DIRECTORY).await.map_err(failed)?;
+        if !planted::is(Bug::UnsyncedLogName) {
+            options.disk.sync_dir(DIRECTORY).await.map_err(failed)?;
+        }
         Ok(WalWriter {
             file,
             sequence,
@@ -179,7 +182,11 @@ impl<F: DiskFile> WalWriter<F> {
         }
         let (buf, checksum) = self.seal(disk, first_lsn, commands);
         assert_eq!(buf.len() as u64, bytes, "invariant: a batch has the size that was reserved");
-        let (written, _) = self.file.write_durable_at(buf, self.offset).await;
+        let (written, _) = if planted::is(Bug::AnsweredBeforeDurable) {
+            self.file.write_at(buf, self.offset).await
+        } else {
+            self.file.write_durable_at(buf, self.offset).await
+        };
         written.map_err(|source| self.failed(source))?;
         self.offset = end;
         self.previous_checksum = checksum;

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 
 use proto::checksum::digest;
 use proto::limits::SNAPSHOT_ASIDE_BYTES_MAX;
+use proto::planted::{self, Bug};
 
 use self::pairs::{Filling, Pairs};
 use crate::keys::KeyRange;
@@ -177,6 +178,7 @@ impl State {
         if let Some(Snapshot { next: Some(next), aside, aside_bytes }) = &mut self.snapshot
             && key >= next.as_slice()
             && !aside.contains_key(key)
+            && !planted::is(Bug::SmearedSnapshot)
         {
             let old = self.pairs.get(key);
             *aside_bytes += pair_aside_bytes(key, old);

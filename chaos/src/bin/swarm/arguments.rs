@@ -79,4 +79,27 @@ pub(crate) struct Arguments {
     /// Take seeds on stdin and tell on stdout what came of them
     #[arg(long, hide = true)]
     pub(crate) worker: bool,
+    #[cfg(feature = "planted-bugs")]
+    #[command(flatten)]
+    pub(crate) planted: crate::planted::PlantedArguments,
+}
+
+impl Arguments {
+    /// Worker processes at a time.
+    pub(crate) fn jobs(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.jobs.unwrap_or(cores).max(1)
+    }
+
+    /// The name of the bug that is planted.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn bug(&self) -> Option<&'static str> {
+        self.planted.bug.map(|bug| bug.name())
+    }
+
+    /// The name of the bug that is planted: this build has none.
+    #[cfg(not(feature = "planted-bugs"))]
+    pub(crate) fn bug(&self) -> Option<&'static str> {
+        None
+    }
 }

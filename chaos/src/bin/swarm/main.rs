@@ -9,6 +9,8 @@
 //! ```
 
 mod arguments;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod seeds;
 mod summary;
 mod supervisor;
@@ -23,9 +25,15 @@ use self::arguments::Arguments;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.worker {
+        #[cfg(feature = "planted-bugs")]
+        let _planted = arguments.planted.bug.map(proto::planted::plant);
         return worker::serve();
     }
-    match supervisor::run(&arguments) {
+    #[cfg(feature = "planted-bugs")]
+    let done = planted::run(&arguments).transpose();
+    #[cfg(not(feature = "planted-bugs"))]
+    let done = None;
+    match done.unwrap_or_else(|| supervisor::run(&arguments)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("swarm: {error}");

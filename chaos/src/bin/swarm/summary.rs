@@ -42,7 +42,7 @@ impl Summary {
             }
             Err(what) => {
                 self.failed.push(seed);
-                tell(arguments, &format!("seed {seed} FAILED: {what}\nreplay: {}\n", replay(seed)));
+                tell(arguments, &format!("seed {seed} FAILED: {what}\nreplay: {}\n", replay(arguments, seed)));
             }
         }
     }
@@ -51,9 +51,9 @@ impl Summary {
     pub(crate) fn print(&self, arguments: &Arguments, elapsed: Duration) -> u8 {
         let missing: Vec<&str> = KINDS.iter().copied().filter(|kind| !self.faults.contains_key(*kind)).collect();
         if arguments.json {
-            println!("{:#}", self.json(&missing, elapsed));
+            println!("{:#}", self.json(arguments, &missing, elapsed));
         } else {
-            self.print_text(&missing, elapsed);
+            self.print_text(arguments, &missing, elapsed);
         }
         if !self.failed.is_empty() {
             return EXIT_FAILED;
@@ -66,7 +66,7 @@ impl Summary {
         self.counts.get("operations").copied().unwrap_or(0) as f64 / passed.max(1) as f64
     }
 
-    fn json(&self, missing: &[&str], elapsed: Duration) -> serde_json::Value {
+    fn json(&self, arguments: &Arguments, missing: &[&str], elapsed: Duration) -> serde_json::Value {
         serde_json::json!({
             "seeds": self.seeds,
             "seconds": elapsed.as_secs_f64(),
@@ -74,14 +74,14 @@ impl Summary {
             "operations_mean": self.operations_mean(),
             "operations_min": self.operations_min,
             "failed": self.failed,
-            "replay": self.failed.iter().map(|seed| replay(*seed)).collect::<Vec<_>>(),
+            "replay": self.failed.iter().map(|seed| replay(arguments, *seed)).collect::<Vec<_>>(),
             "faults": self.faults,
             "faults_missing": missing,
             "counts": self.counts,
         })
     }
 
-    fn print_text(&self, missing: &[&str], elapsed: Duration) {
+    fn print_text(&self, arguments: &Arguments, missing: &[&str], elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
         println!("{} seeds in {seconds:.1} s, {:.1} seeds/s", self.seeds, self.seeds as f64 / seconds);
         let (mean, min) = (self.operations_mean(), self.operations_min.unwrap_or(0));
@@ -93,14 +93,18 @@ impl Summary {
         missing.iter().for_each(|name| println!("       NEVER {name}"));
         if !self.failed.is_empty() {
             println!("{} FAILED:", self.failed.len());
-            self.failed.iter().for_each(|seed| println!("  {}", replay(*seed)));
+            self.failed.iter().for_each(|seed| println!("  {}", replay(arguments, *seed)));
         }
     }
 }
 
 /// The command that runs a seed again.
-fn replay(seed: u64) -> String {
-    format!("cargo run --release -p chaos --bin swarm -- --first-seed {seed} --seeds 1")
+fn replay(arguments: &Arguments, seed: u64) -> String {
+    let seed = format!("--first-seed {seed} --seeds 1");
+    match arguments.bug() {
+        None => format!("cargo run --release -p chaos --bin swarm -- {seed}"),
+        Some(bug) => format!("cargo run --release -p chaos --features planted-bugs --bin swarm -- {seed} --bug {bug}"),
+    }
 }
 
 /// Prints at once: on stdout, unless that is for JSON.

@@ -40,12 +40,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, String> {
     let started = Instant::now();
     let seeds = Seeds::of(arguments, started)?;
     let interrupted = interrupted()?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = arguments.jobs.unwrap_or(cores).max(1);
     let mut summary = Summary::default();
     std::thread::scope(|scope| {
         let (tell, ended) = mpsc::channel();
-        for _ in 0..jobs {
+        for _ in 0..arguments.jobs() {
             let (tell, seeds) = (tell.clone(), &seeds);
             scope.spawn(move || run_job(scope, arguments, seeds, &tell));
         }
@@ -95,7 +93,7 @@ fn run_job<'scope>(
     let limit = Duration::from_secs(arguments.hang_seconds);
     let mut workers = [None, None];
     while let Some(seed) = seeds.next() {
-        let mut run = |worker: usize| run_seed(scope, &mut workers[worker], seed, limit);
+        let mut run = |worker: usize| run_seed(scope, arguments.bug(), &mut workers[worker], seed, limit);
         let outcome = run(0).and_then(|first| match first {
             // In another process: whatever differs there must not reach the trace.
             Ok(first) if arguments.twice => Ok(run(1)?.and_then(|second| match first == second {
@@ -119,13 +117,14 @@ fn run_job<'scope>(
 /// Errors: the worker does not start.
 fn run_seed<'scope>(
     scope: &'scope Scope<'scope, '_>,
+    bug: Option<&str>,
     place: &mut Option<Worker>,
     seed: u64,
     limit: Duration,
 ) -> Result<Result<Passed, String>, String> {
     let mut worker = match place.take() {
         Some(worker) => worker,
-        None => Worker::start(scope).map_err(|error| format!("a worker process: {error}"))?,
+        None => Worker::start(scope, bug).map_err(|error| format!("a worker process: {error}"))?,
     };
     let outcome = worker.run(seed, limit);
     if outcome.is_ok() {
@@ -135,7 +134,7 @@ fn run_seed<'scope>(
 }
 
 /// A worker process.
-struct Worker {
+pub(crate) struct Worker {
     process: Child,
     seeds: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -143,9 +142,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn start<'scope>(scope: &'scope Scope<'scope, '_>) -> std::io::Result<Worker> {
+    /// Starts a worker, with a bug in the code under test or without.
+    pub(crate) fn start<'scope>(scope: &'scope Scope<'scope, '_>, bug: Option<&str>) -> std::io::Result<Worker> {
         let mut process = Command::new(std::env::current_exe()?)
             .arg("--worker")
+            .args(bug.into_iter().flat_map(|bug| ["--bug", bug]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -171,7 +172,7 @@ impl Worker {
 
     /// Runs one seed. Errors: what went wrong; the worker is then of no more use.
     #[expect(clippy::disallowed_methods, reason = "a hang is measured in real time")]
-    fn run(&mut self, seed: u64, limit: Duration) -> Result<Passed, String> {
+    pub(crate) fn run(&mut self, seed: u64, limit: Duration) -> Result<Passed, String> {
         let deadline = Instant::now() + limit;
         if let Some(seeds) = &mut self.seeds {
             // A worker that died before is noticed below.

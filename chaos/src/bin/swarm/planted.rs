@@ -1,0 +1,157 @@
+//! The simulator, tested: seeds are run with one known bug at a time until they find it.
+//!
+//! A bug is *found* by a seed that fails with it and passes without it. Each has a bound of seeds, three times of what was
+//! measured or more, so that workload and faults may change; a bug that is not found within its bound shows that they,
+//! or the invariants, do not reach it any more.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Mutex;
+use std::thread::Scope;
+use std::time::Duration;
+
+use proto::planted::Bug;
+
+use crate::arguments::{Arguments, EXIT_FAILED, EXIT_PASSED};
+use crate::supervisor::Worker;
+
+/// Seeds within which most bugs are found.
+const SEEDS_MAX: u64 = 30;
+
+/// Seeds within which a bug must be found, from seed 0 on.
+fn seeds_max(bug: Bug) -> u64 {
+    match bug {
+        _ => SEEDS_MAX,
+    }
+}
+
+/// What the command line says of planted bugs.
+#[derive(clap::Args, Debug)]
+pub(crate) struct PlantedArguments {
+    /// Plant this bug in the code under test
+    #[arg(long, value_name = "NAME", value_parser = parse)]
+    pub(crate) bug: Option<Bug>,
+    /// Print which bugs can be planted
+    #[arg(long)]
+    list_bugs: bool,
+    /// Fail unless every bug, or the one given, is found within its bound of seeds
+    #[arg(long)]
+    prove_bugs: bool,
+    /// Seeds within which a bug must be found, instead of its own bound
+    #[arg(long, value_name = "SEEDS", requires = "prove_bugs")]
+    within: Option<u64>,
+}
+
+fn parse(name: &str) -> Result<Bug, String> {
+    let found = Bug::ALL.iter().find(|bug| bug.name() == name);
+    found.copied().ok_or_else(|| "there is no such bug; --list-bugs names all".to_owned())
+}
+
+/// Lists or proves, if that was asked for; returns the exit code.
+///
+/// Errors: workers do not start.
+pub(crate) fn run(arguments: &Arguments) -> Result<Option<u8>, String> {
+    let PlantedArguments { bug, list_bugs, prove_bugs, within } = &arguments.planted;
+    let bugs = bug.as_ref().map_or(Bug::ALL, std::slice::from_ref);
+    if *list_bugs {
+        bugs.iter().for_each(|bug| println!("{:<24} {}", bug.name(), bug.description()));
+        return Ok(Some(EXIT_PASSED));
+    }
+    if !prove_bugs {
+        return Ok(None);
+    }
+    println!("{:<24} seeds until it was found, and by what", "bug");
+    let waiting: Mutex<VecDeque<Bug>> = Mutex::new(bugs.iter().copied().collect());
+    let found = std::thread::scope(|scope| {
+        let job = || {
+            let mut found = 0;
+            let next = || waiting.lock().expect("no thread panicked").pop_front();
+            while let Some(bug) = next() {
+                let seeds_max = within.unwrap_or(seeds_max(bug));
+                let verdict = search(scope, arguments, bug, seeds_max)?;
+                println!("{:<24} {verdict}", bug.name());
+                found += usize::from(matches!(verdict, Verdict::Found { .. }));
+            }
+            Ok(found)
+        };
+        let jobs: Vec<_> = (0..arguments.jobs()).map(|_| scope.spawn(job)).collect();
+        let found = jobs.into_iter().map(|job| job.join().expect("no job panics"));
+        found.sum::<Result<usize, String>>()
+    })?;
+    println!("{found} of {} bugs were found", bugs.len());
+    Ok(Some(if found == bugs.len() { EXIT_PASSED } else { EXIT_FAILED }))
+}
+
+/// What came of the search for a bug.
+enum Verdict {
+    /// So many seeds were run; the last failed with the bug and passed without it.
+    Found { seeds: u64, seeds_max: u64, reason: String },
+    /// No seed failed.
+    NotFound { seeds_max: u64 },
+    /// The seed fails without the bug as well.
+    FailsAnyway { seed: u64 },
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Found { seeds, seeds_max, reason } => write!(f, "{seeds:>4} of {seeds_max:>4}  {reason}"),
+            Verdict::NotFound { seeds_max } => write!(f, "none of {seeds_max:>4}  NOT FOUND"),
+            Verdict::FailsAnyway { seed } => write!(f, "seed {seed} FAILS WITHOUT IT AS WELL"),
+        }
+    }
+}
+
+/// Runs seeds with `bug` until one fails.
+///
+/// Errors: the worker does not start.
+fn search<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    arguments: &Arguments,
+    bug: Bug,
+    seeds_max: u64,
+) -> Result<Verdict, String> {
+    let limit = Duration::from_secs(arguments.hang_seconds);
+    let mut with = Worker::start(scope, Some(bug.name())).map_err(|error| format!("a worker process: {error}"))?;
+    for seed in 0..seeds_max {
+        let Err(failure) = with.run(seed, limit) else { continue };
+        let mut without = Worker::start(scope, None).map_err(|error| format!("a worker process: {error}"))?;
+        return Ok(match without.run(seed, limit) {
+            Ok(_) => Verdict::Found { seeds: seed + 1, seeds_max, reason: reason(&failure) },
+            Err(_) => Verdict::FailsAnyway { seed },
+        });
+    }
+    Ok(Verdict::NotFound { seeds_max })
+}
+
+/// The first line of a failure; of a panic, where it was and what it said.
+fn reason(failure: &str) -> String {
+    let mut lines = failure.lines().filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("it said nothing");
+    match first.strip_prefix("panicked at ") {
+        Some(place) => format!("panic at {place} {}", lines.next().unwrap_or_default()),
+        None => first.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_lead_back_to_their_bugs() {
+        for bug in Bug::ALL {
+            let name = bug.name();
+            assert_eq!(parse(name), Ok(*bug));
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{name}");
+            assert!(bug.description().ends_with('.'), "{name}");
+        }
+        parse("no-such-bug").expect_err("there is none");
+    }
+
+    #[test]
+    fn the_reason_of_a_panic_is_what_it_said() {
+        assert_eq!(reason("panicked at a.rs:1:2:\ninvariant: b\nlast events:"), "panic at a.rs:1:2: invariant: b");
+        assert_eq!(reason("\n/f is wrong\nthe seed:"), "/f is wrong");
+    }
+}
