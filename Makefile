@@ -1,16 +1,17 @@
 # DFS: one command for each thing that one does with the tree.
 #
-#   make install-deps   what a fresh Debian or Ubuntu machine lacks
-#   make dev-start      build and start one dfsd on ./data, port 7400
-#   make test           build the binaries, run every test
-#   make simulate       every seed that ever failed and some hundred others, on simulated disks; about 3 minutes
-#   make verify         formatting, lints, docs, layers; never writes to the tree
-#   make fix            formatting and mechanical lint fixes
-#   make bench          measurements into docs/bench/; CORPUS=DIR and FILL_CHUNKS=N add theirs
-#   make memory         most memory of a server with 8 uploads, small and large
-#   make fuzz           a second of fresh hostile bytes for each decoder; SEED=N draws the same again
-#   make fuzz-long      the same, guided by coverage, for MINUTES=N in all; TARGETS="a b" for some
-#   make asan           the storage ring's tests under AddressSanitizer
+#   make install-deps     what a fresh Debian or Ubuntu machine lacks
+#   make dev-start        build and start one dfsd on ./data, port 7400
+#   make test             build the binaries, run every test
+#   make simulate         every seed that ever failed and some hundred others, on simulated disks; about 3 minutes
+#   make prove-simulator  switch on known bugs, one after the other: the simulator finds each
+#   make verify           formatting, lints, docs, layers; never writes to the tree
+#   make fix              formatting and mechanical lint fixes
+#   make bench            measurements into docs/bench/; CORPUS=DIR and FILL_CHUNKS=N add theirs
+#   make memory           most memory of a server with 8 uploads, small and large
+#   make fuzz             a second of fresh hostile bytes for each decoder; SEED=N draws the same again
+#   make fuzz-long        the same, guided by coverage, for MINUTES=N in all; TARGETS="a b" for some
+#   make asan             the storage ring's tests under AddressSanitizer
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -25,10 +26,10 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SEED ?= $(shell date +%s)
 MINUTES ?= 60
 
-.PHONY: help install-deps dev-start binaries test simulate verify fix bench memory fuzz fuzz-long asan
+.PHONY: help install-deps dev-start binaries test simulate prove-simulator verify fix bench memory fuzz fuzz-long asan
 
 help:
-	@sed -n '3,13p' Makefile | sed 's/^# *//'
+	@sed -n '3,14p' Makefile | sed 's/^# *//'
 
 install-deps:
 	./tools/install-deps.sh
@@ -56,9 +57,14 @@ simulate:
 	$(TARGET_DIR)/release/swarm --first-seed 1000000 --seeds 100 --twice
 	$(TARGET_DIR)/release/swarm --fresh --seeds 500
 
+# The simulator is tested too: each bug of proto/src/planted.rs must be found within its bound of seeds.
+prove-simulator:
+	$(CARGO) run $(CARGO_FLAGS) --release -p chaos --features planted-bugs --bin swarm -- --prove-bugs
+
 verify:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) -p chaos --features planted-bugs --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(CARGO_FLAGS) --workspace --no-deps --document-private-items
 	$(CARGO) nextest run $(CARGO_FLAGS) -p tools --test layers --test ports
 
