@@ -14,6 +14,7 @@ use super::plan::Plan;
 use super::round::Phase;
 use super::tally::Tally;
 use crate::invariants::Judge;
+use crate::invariants::damage::Flipped;
 use crate::invariants::nonces::{Seals, WatchedKeys};
 use crate::invariants::reachable::Extent;
 use crate::oracle::{Oracle, Violation, violation};
@@ -48,6 +49,8 @@ pub struct World {
     pub judge: Judge,
     /// What went wrong.
     pub happened: Happened,
+    /// Which bits were flipped.
+    pub flipped: Flipped,
     /// Whether the node is being closed under its clients.
     pub closing: Cell<bool>,
     /// What the last full check read.
@@ -78,6 +81,7 @@ impl World {
             tally: Tally::default(),
             judge: Judge::default(),
             happened: simulation.happened(),
+            flipped: Flipped::default(),
             closing: Cell::new(false),
             read: RefCell::default(),
             operations_left: Cell::new(0),
@@ -246,7 +250,12 @@ impl World {
             }
             let (name, len) = random.pick(&files);
             // A segment without its header does not open at all, so the header's sector is left alone.
-            if *len > 4096 && disk.corrupt(name, random.between(4096, len - 1), random.below(8) as u8) {
+            if *len <= 4096 {
+                continue;
+            }
+            let offset = random.between(4096, len - 1);
+            if disk.corrupt(name, offset, random.below(8) as u8) {
+                self.flipped.add(name, offset);
                 return;
             }
         }

@@ -1,20 +1,41 @@
 //! **Corruption beyond redundancy is reported**, naming the file, the version and the bytes: by whoever reads it, and by
-//! the offline check; and both tell of the same.
+//! the offline check; and both tell of the same. Nothing else is reported: where no bit was flipped nothing is damaged.
 //!
-//! How: the last full check notes for every version of every file which of its bytes a read found damaged. With nothing
+//! How: the harness notes which bits it flips, and a read that calls a block damaged must have met one of them. The last full check notes for every version of every file which of its bytes a read found damaged. With nothing
 //! changed since, the offline check must call bytes lost of exactly these versions, in ranges that meet.
 //!
 //! What it would miss: damage behind the first of a version, where the reader stops; damage that redundancy makes good,
 //! which neither tells as lost; and damage before the first row of a segment, without which the node does not start.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use node::ReadError;
 use node::fsck::{ProblemKind, Report};
 
 use super::{Invariant, fsck};
 use crate::harness::{VersionsRead, World};
 use crate::oracle::{Violation, violation};
+
+/// Where bits were flipped: offsets by the name of the segment file. One that a crash took back stays in it.
+#[derive(Default)]
+pub struct Flipped(RefCell<BTreeMap<String, BTreeSet<u64>>>);
+
+impl Flipped {
+    /// Notes that a bit of the byte at `offset` was flipped.
+    pub(crate) fn add(&self, file: &str, offset: u64) {
+        self.0.borrow_mut().entry(file.to_owned()).or_default().insert(offset);
+    }
+
+    /// Whether a read that met this damage met a flipped bit.
+    pub(super) fn explains(&self, damage: &ReadError) -> bool {
+        let ReadError::Corrupt { location, .. } = damage else { return false };
+        let file = format!("segments/{}.{:02}", location.segment, location.column);
+        let read = location.read_offset()..location.read_offset() + location.read_bytes() as u64;
+        self.0.borrow().get(&file).is_some_and(|flipped| flipped.range(read).next().is_some())
+    }
+}
 
 /// Compares what was lost with what was read.
 pub(super) fn check(world: &World, report: &Report) -> Result<(), Violation> {
@@ -62,6 +83,7 @@ fn compare(read: &VersionsRead, report: &Report) -> Result<u64, Violation> {
 mod tests {
     use super::*;
     use node::fsck::Problem;
+    use proto::{Location, SegmentId};
 
     fn lost(path: &str, version: u64, range: Range<u64>) -> Report {
         let mut report = Report::default();
@@ -72,6 +94,21 @@ mod tests {
 
     fn read(damaged: Option<Range<u64>>) -> VersionsRead {
         VersionsRead::from([(("/f".to_owned(), 2), damaged)])
+    }
+
+    #[test]
+    fn only_a_bit_flipped_within_the_read_sectors_explains_damage() {
+        let location = Location { segment: SegmentId(7), column: 0, offset: 8256, sectors: 1, ordinal: 0 };
+        let explained = |file: &str, offset| {
+            let flipped = Flipped::default();
+            flipped.add(file, offset);
+            flipped.explains(&ReadError::Corrupt { location, what: String::new() })
+        };
+        let file = "segments/0000000000000007.00";
+        assert!(explained(file, 8192) && explained(file, 12_287));
+        assert!(!explained(file, 8191) && !explained(file, 12_288), "another sector");
+        assert!(!explained("segments/0000000000000008.00", 8192), "another segment");
+        assert!(!Flipped::default().explains(&ReadError::Stale(SegmentId(7))), "no block was read");
     }
 
     #[test]

@@ -29,9 +29,10 @@ pub fn check(simulation: &mut Simulation, world: &World, options: CheckOptions) 
     world.tally.count(&format!("offline checks, {options:?}").to_lowercase());
     world.judge.count(Invariant::Fsck, 1);
     if world.plan.faults.has(Fault::Rot) {
-        return damage::check(world, &report);
+        damage::check(world, &report)?;
+    } else {
+        is_clean(&report)?;
     }
-    is_clean(&report)?;
     counters::found_at_rest(world, &report.totals)
 }
 

@@ -66,6 +66,11 @@ pub(crate) fn check(
         if !is_declared(&error, at, &range) {
             return Err(violation!("a read of {at} bytes {range:?} failed with: {error}"));
         }
+        if let FileReadError::Damaged { source, .. } = &error
+            && !world.flipped.explains(source)
+        {
+            return Err(violation!("a read of {at} bytes {range:?} failed, though no bit flipped there: {error}"));
+        }
         world.tolerate_read_error(at, &range, &error)?;
     }
     Ok(from)
