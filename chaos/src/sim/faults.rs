@@ -47,6 +47,28 @@ pub const WRITE_FAILED: &str = "I/O error writing";
 pub const SYNC_FAILED: &str = "I/O error syncing";
 /// Changing a name or a length failed.
 pub const NAMES_FAILED: &str = "I/O error in a directory or with a length";
+/// A message was lost on its way.
+pub const WIRE_LOST: &str = "wire: message lost";
+/// A message arrived twice.
+pub const WIRE_DUPLICATED: &str = "wire: message duplicated";
+/// A message arrived before one that was sent earlier.
+pub const WIRE_REORDERED: &str = "wire: message overtook another";
+/// A message took far longer than usual.
+pub const WIRE_DELAYED: &str = "wire: message delayed";
+/// A message was lost since its two peers were parted.
+pub const WIRE_PARTED: &str = "wire: message lost in a partition";
+/// A message was lost since its direction was cut, while the other one worked.
+pub const WIRE_PARTED_ONE_WAY: &str = "wire: message lost in a one-way partition";
+/// A message waited for a peer that took bytes slowly.
+pub const WIRE_SLOWED: &str = "wire: message held up by a slow peer";
+/// A message went into a connection whose other end was gone.
+pub const WIRE_HALF_OPEN: &str = "wire: message sent into a half-open connection";
+/// A message was in flight when its sender or receiver ended, and was lost with it.
+pub const WIRE_LOST_IN_CRASH: &str = "wire: message lost in a crash";
+/// A message reached a later start of its receiver than the one that ran when it was sent.
+pub const WIRE_OUTLIVED: &str = "wire: message outlived its receiver's crash";
+/// A message was refused since its peer's queue was full.
+pub const WIRE_QUEUE_FULL: &str = "wire: queue full";
 
 /// All names. `swarm --require-all-faults` fails if one of them never happened.
 pub const KINDS: &[&str] = &[
@@ -70,6 +92,17 @@ pub const KINDS: &[&str] = &[
     WRITE_FAILED,
     SYNC_FAILED,
     NAMES_FAILED,
+    WIRE_LOST,
+    WIRE_DUPLICATED,
+    WIRE_REORDERED,
+    WIRE_DELAYED,
+    WIRE_PARTED,
+    WIRE_PARTED_ONE_WAY,
+    WIRE_SLOWED,
+    WIRE_HALF_OPEN,
+    WIRE_LOST_IN_CRASH,
+    WIRE_OUTLIVED,
+    WIRE_QUEUE_FULL,
 ];
 
 /// What happened in one simulation. Clones share the counts.

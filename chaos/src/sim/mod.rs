@@ -30,7 +30,7 @@ pub use self::disk::{Crash, DiskOptions, Lie, Operation, SimDisk, SimFile};
 use self::executor::{Executor, SimRuntime, Step};
 use self::faults::Happened;
 pub use self::random::Random;
-pub use self::wire::{SimNetwork, SimWire, WireRates};
+pub use self::wire::{SimNetwork, SimWire, WireOptions};
 
 /// Steps after which a run is taken for one that never ends.
 const RUN_STEPS_MAX: u64 = 50_000_000;
@@ -106,8 +106,8 @@ impl Simulation {
     }
 
     /// Adds a network; it outlives every run.
-    pub fn add_network(&mut self, rates: WireRates) -> SimNetwork {
-        let network = SimNetwork::new(self.executor.clone(), rates, self.random.fork());
+    pub fn add_network(&mut self, options: WireOptions) -> SimNetwork {
+        let network = SimNetwork::new(self.executor.clone(), options, self.random.fork(), self.happened.clone());
         self.networks.push(network.clone());
         network
     }

@@ -1,7 +1,7 @@
 //! One direction between two peers.
 
 use super::Partition;
-use super::faults::{PARTED, PARTED_ONE_WAY};
+use crate::sim::faults::{WIRE_PARTED, WIRE_PARTED_ONE_WAY};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -38,8 +38,8 @@ impl Cut {
     /// What a message that is on the link now is lost to, if it is.
     pub(super) fn takes(&self, now_ns: u64) -> Option<&'static str> {
         (now_ns < self.until_ns).then_some(match self.how {
-            Partition::BothWays => PARTED,
-            Partition::OneWay => PARTED_ONE_WAY,
+            Partition::BothWays => WIRE_PARTED,
+            Partition::OneWay => WIRE_PARTED_ONE_WAY,
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! * A message takes virtual time; without a fault those from one peer to another arrive in order, as over TCP.
 //! * Loss, duplication, reordering and delay meet single messages. Partitions (both ways, or one way), slow peers and
-//!   half-open connections begin by chance and last for a while. See [`faults`].
+//!   half-open connections begin by chance and last for a while. See [`WireOptions`].
 //! * A peer is a process: it is bound by [`SimNetwork::bind`], each time with a greater incarnation, and ends with its
 //!   group of tasks. What it had received and not taken is lost then; what was in flight to or from it is lost or
 //!   arrives, by the seed. A connection to a peer that came back may be half open: what is sent goes nowhere for a
@@ -11,8 +11,8 @@
 //!   reads costs bounded memory.
 //! * Whatever goes wrong is counted when it happens, and is part of the trace.
 
-pub mod faults;
 mod link;
+mod options;
 #[cfg(test)]
 mod tests;
 
@@ -25,15 +25,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::checksum::checksum;
-use proto::limits::{WIRE_MESSAGE_BYTES_MAX, WIRE_QUEUE_BYTES_MAX};
+use proto::limits::WIRE_MESSAGE_BYTES_MAX;
 use proto::port::{Incarnation, Peer, PeerId, Received, SendError, Wire};
 
-pub use self::faults::WireRates;
-use self::faults::{
-    DELAYED, DUPLICATED, HALF_OPEN, LOST, LOST_IN_CRASH, OUT_OF, OUTLIVED, QUEUE_FULL, REORDERED, SLOWED,
-};
 use self::link::{Cut, Link};
+use self::options::OUT_OF;
+pub use self::options::WireOptions;
 use super::executor::{Executor, Group};
+use super::faults::{
+WIRE_LOST, WIRE_DUPLICATED, WIRE_REORDERED, WIRE_DELAYED, WIRE_SLOWED, WIRE_HALF_OPEN, WIRE_LOST_IN_CRASH, WIRE_OUTLIVED, WIRE_QUEUE_FULL, Happened};
 use super::random::Random;
 
 /// A message takes at least this long.
@@ -71,8 +71,8 @@ struct Network {
 
 struct State {
     random: Random,
-    rates: WireRates,
-    counts: BTreeMap<&'static str, u64>,
+    options: WireOptions,
+    happened: Happened,
     peers: BTreeSet<PeerId>,
     /// Incarnations given to each peer.
     starts: BTreeMap<PeerId, u64>,
@@ -103,11 +103,11 @@ struct Flight {
 }
 
 impl SimNetwork {
-    pub(crate) fn new(executor: Rc<Executor>, rates: WireRates, random: Random) -> SimNetwork {
+    pub(crate) fn new(executor: Rc<Executor>, options: WireOptions, random: Random, happened: Happened) -> SimNetwork {
         let state = State {
             random,
-            rates,
-            counts: BTreeMap::new(),
+            options,
+            happened,
             peers: BTreeSet::new(),
             starts: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -140,9 +140,9 @@ impl SimNetwork {
         state.ends.insert(peer, End { incarnation, group, inbox: VecDeque::new(), waker: None });
         self.0.executor.record("wire.bind", peer.0, incarnation.0);
         if incarnation.0 > 1 {
-            let State { links, random, rates, .. } = &mut *state;
+            let State { links, random, options, .. } = &mut *state;
             for (_, link) in links.iter_mut().filter(|((_, to), _)| *to == peer) {
-                if random.chance(rates.half_open, OUT_OF) {
+                if random.chance(options.half_open, OUT_OF) {
                     link.half_open_until_ns = now_ns + lasting(random);
                 }
             }
@@ -165,15 +165,9 @@ impl SimNetwork {
     /// Ends what goes wrong, and lets nothing more go wrong. What was lost stays lost.
     pub fn heal(&self) {
         let mut state = self.0.state.borrow_mut();
-        state.rates = WireRates::default();
+        state.options = WireOptions::default();
         state.slow_until_ns.clear();
         state.links.values_mut().for_each(Link::heal);
-    }
-
-    /// What went wrong so far, by its name in [`faults::KINDS`].
-    #[must_use]
-    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.0.state.borrow().counts.clone()
     }
 
     /// Bytes that were sent and neither received nor lost.
@@ -208,8 +202,9 @@ impl SimNetwork {
             return Ok(());
         }
         self.0.executor.record("wire.send", to.0, checksum(&message));
-        if state.link(from.id, to).queued_bytes + message.len() > WIRE_QUEUE_BYTES_MAX {
-            state.count(QUEUE_FULL);
+        let queued_bytes = state.link(from.id, to).queued_bytes;
+        if queued_bytes > 0 && queued_bytes + message.len() > state.options.queue_bytes {
+            state.count(WIRE_QUEUE_FULL);
             return Err(SendError::QueueFull { to });
         }
         state.begin_faults(from.id, to, now_ns);
@@ -219,10 +214,10 @@ impl SimNetwork {
             return Ok(());
         }
         let mut copies = 1;
-        if state.hits(|rates| rates.duplicate)
-            && state.link(from.id, to).queued_bytes + 2 * message.len() <= WIRE_QUEUE_BYTES_MAX
+        if state.hits(|options| options.duplicate)
+            && state.link(from.id, to).queued_bytes + 2 * message.len() <= state.options.queue_bytes
         {
-            state.count(DUPLICATED);
+            state.count(WIRE_DUPLICATED);
             copies = 2;
         }
         for _ in 0..copies {
@@ -256,12 +251,12 @@ impl SimNetwork {
 }
 
 impl State {
-    fn count(&mut self, what: &'static str) {
-        *self.counts.entry(what).or_default() += 1;
+    fn count(&self, what: &'static str) {
+        self.happened.count(what);
     }
 
-    fn hits(&mut self, rate: impl Fn(&WireRates) -> u64) -> bool {
-        let rate = rate(&self.rates);
+    fn hits(&mut self, rate: impl Fn(&WireOptions) -> u64) -> bool {
+        let rate = rate(&self.options);
         self.random.chance(rate, OUT_OF)
     }
 
@@ -278,16 +273,16 @@ impl State {
 
     /// Begins what lasts for a while.
     fn begin_faults(&mut self, from: PeerId, to: PeerId, now_ns: u64) {
-        if self.hits(|rates| rates.part) {
+        if self.hits(|options| options.part) {
             let until_ns = now_ns + lasting(&mut self.random);
             self.part(from, to, Partition::BothWays, until_ns);
         }
-        if self.hits(|rates| rates.part_one_way) {
+        if self.hits(|options| options.part_one_way) {
             let until_ns = now_ns + lasting(&mut self.random);
             let (from, to) = if self.random.chance(1, 2) { (from, to) } else { (to, from) };
             self.part(from, to, Partition::OneWay, until_ns);
         }
-        if self.hits(|rates| rates.slow) {
+        if self.hits(|options| options.slow) {
             let until_ns = now_ns + lasting(&mut self.random);
             self.slow_until_ns.insert(to, until_ns);
         }
@@ -300,24 +295,24 @@ impl State {
             return Some(fault);
         }
         if now_ns < link.half_open_until_ns {
-            return Some(HALF_OPEN);
+            return Some(WIRE_HALF_OPEN);
         }
-        self.hits(|rates| rates.lose).then_some(LOST)
+        self.hits(|options| options.lose).then_some(WIRE_LOST)
     }
 
     /// When a message that is sent now arrives.
     fn due_ns(&mut self, from: PeerId, to: PeerId, now_ns: u64, bytes: usize) -> u64 {
         let slow = self.slow_until_ns.get(&to).is_some_and(|until_ns| now_ns < *until_ns);
         if slow {
-            self.count(SLOWED);
+            self.count(WIRE_SLOWED);
         }
         let byte_ns = if slow { SLOW_BYTE_NS } else { BYTE_NS };
         let mut latency_ns = self.random.between(LATENCY_NS_MIN, LATENCY_NS_MAX);
-        if self.hits(|rates| rates.delay) {
-            self.count(DELAYED);
+        if self.hits(|options| options.delay) {
+            self.count(WIRE_DELAYED);
             latency_ns += self.random.below(DELAY_NS_MAX);
         }
-        let behind_ns = if self.hits(|rates| rates.reorder) { self.random.below(REORDER_NS_MAX) } else { 0 };
+        let behind_ns = if self.hits(|options| options.reorder) { self.random.below(REORDER_NS_MAX) } else { 0 };
         let link = self.link(from, to);
         link.free_at_ns = link.free_at_ns.max(now_ns) + bytes as u64 * byte_ns;
         let in_order_ns = (link.free_at_ns + latency_ns).max(link.last_due_ns);
@@ -335,7 +330,7 @@ impl State {
         let bytes = message.len();
         let running = self.ends.get(&to).map(|end| end.incarnation);
         let link = self.link(from.id, to);
-        let lost = link.cut.takes(now_ns).or(running.is_none().then_some(HALF_OPEN));
+        let lost = link.cut.takes(now_ns).or(running.is_none().then_some(WIRE_HALF_OPEN));
         if let Some(fault) = lost {
             link.queued_bytes -= bytes;
             self.count(fault);
@@ -344,10 +339,10 @@ impl State {
         let overtaken = place < link.arrived;
         link.arrived = link.arrived.max(place);
         if overtaken {
-            self.count(REORDERED);
+            self.count(WIRE_REORDERED);
         }
         if meant_for != running {
-            self.count(OUTLIVED);
+            self.count(WIRE_OUTLIVED);
         }
         let end = self.ends.get_mut(&to).expect("invariant: it runs");
         end.inbox.push_back(Received { from, message });
@@ -359,7 +354,7 @@ impl State {
         let Some(end) = self.ends.remove(&peer) else { return };
         for received in end.inbox {
             self.link(received.from.id, peer).queued_bytes -= received.message.len();
-            self.count(LOST_IN_CRASH);
+            self.count(WIRE_LOST_IN_CRASH);
         }
         let concerned = |flight: &Flight| flight.from.id == peer || flight.to == peer;
         let flights: Vec<u64> =
@@ -368,7 +363,7 @@ impl State {
             if self.random.chance(1, 2) {
                 let flight = self.flights.remove(&number).expect("invariant: it was just seen");
                 self.link(flight.from.id, flight.to).queued_bytes -= flight.message.len();
-                self.count(LOST_IN_CRASH);
+                self.count(WIRE_LOST_IN_CRASH);
             }
         }
     }

@@ -1,7 +1,8 @@
-use super::faults::{PARTED, PARTED_ONE_WAY};
 use super::*;
+use crate::sim::faults::{WIRE_PARTED, WIRE_PARTED_ONE_WAY};
 use crate::sim::{Crash, Outcome, Simulation};
 use proto::port::runtime;
+use proto::limits::WIRE_QUEUE_BYTES_MAX;
 use std::cell::Cell;
 
 const A: PeerId = PeerId(1);
@@ -36,9 +37,9 @@ fn numbers(log: &Rc<RefCell<Vec<(u64, Duration)>>>) -> Vec<u64> {
 }
 
 /// Sends numbered messages from A to B; returns what B received, and the network.
-fn flood(seed: u64, rates: WireRates, messages: u64) -> (Vec<u64>, SimNetwork, u64) {
+fn flood(seed: u64, options: WireOptions, messages: u64) -> (Vec<u64>, SimNetwork, u64) {
     let mut simulation = Simulation::new(seed);
-    let network = simulation.add_network(rates);
+    let network = simulation.add_network(options);
     let sending = network.clone();
     let received = simulation.run(async move {
         let (a, log) = (sending.bind(A), listen(sending.bind(B)));
@@ -53,14 +54,14 @@ fn flood(seed: u64, rates: WireRates, messages: u64) -> (Vec<u64>, SimNetwork, u
 }
 
 fn count(network: &SimNetwork, kind: &str) -> u64 {
-    network.counts().get(kind).copied().unwrap_or(0)
+    network.0.state.borrow().happened.counts().get(kind).copied().unwrap_or(0)
 }
 
 #[test]
 fn messages_arrive_once_and_in_order_if_nothing_is_wrong() {
-    let (received, network, _) = flood(1, WireRates::default(), MESSAGES);
+    let (received, network, _) = flood(1, WireOptions::default(), MESSAGES);
     assert_eq!(received, (0..MESSAGES).collect::<Vec<_>>());
-    assert_eq!(network.counts(), BTreeMap::new());
+    assert_eq!(network.0.state.borrow().happened.counts(), BTreeMap::new());
     assert_eq!(network.queued_bytes(), 0);
 }
 
@@ -68,8 +69,8 @@ fn messages_arrive_once_and_in_order_if_nothing_is_wrong() {
 fn the_same_seed_gives_the_same_trace() {
     let run = |seed| {
         let mut random = Random::new(seed);
-        let (received, network, trace) = flood(seed, WireRates::draw(&mut random), MESSAGES);
-        (received, network.counts(), trace)
+        let (received, network, trace) = flood(seed, WireOptions::draw(&mut random), MESSAGES);
+        (received, network.0.state.borrow().happened.counts(), trace)
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
@@ -77,44 +78,44 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn lost_messages_are_counted_and_the_others_arrive() {
-    let (received, network, _) = flood(1, WireRates { lose: 1_000, ..WireRates::default() }, MESSAGES);
-    assert_eq!(received.len() as u64 + count(&network, LOST), MESSAGES);
-    assert!((10..100).contains(&count(&network, LOST)));
+    let (received, network, _) = flood(1, WireOptions { lose: 1_000, ..WireOptions::default() }, MESSAGES);
+    assert_eq!(received.len() as u64 + count(&network, WIRE_LOST), MESSAGES);
+    assert!((10..100).contains(&count(&network, WIRE_LOST)));
     assert!(received.is_sorted());
 }
 
 #[test]
 fn duplicated_messages_arrive_twice() {
-    let (received, network, _) = flood(1, WireRates { duplicate: 1_000, ..WireRates::default() }, MESSAGES);
-    assert_eq!(received.len() as u64, MESSAGES + count(&network, DUPLICATED));
-    assert!((10..100).contains(&count(&network, DUPLICATED)));
+    let (received, network, _) = flood(1, WireOptions { duplicate: 1_000, ..WireOptions::default() }, MESSAGES);
+    assert_eq!(received.len() as u64, MESSAGES + count(&network, WIRE_DUPLICATED));
+    assert!((10..100).contains(&count(&network, WIRE_DUPLICATED)));
 }
 
 #[test]
 fn reordered_messages_are_overtaken_and_all_arrive() {
-    let (mut received, network, _) = flood(1, WireRates { reorder: 1_000, ..WireRates::default() }, MESSAGES);
+    let (mut received, network, _) = flood(1, WireOptions { reorder: 1_000, ..WireOptions::default() }, MESSAGES);
     assert!(!received.is_sorted());
-    assert!(count(&network, REORDERED) > 10);
+    assert!(count(&network, WIRE_REORDERED) > 10);
     received.sort_unstable();
     assert_eq!(received, (0..MESSAGES).collect::<Vec<_>>());
 }
 
 #[test]
 fn delayed_messages_hold_up_those_behind_them() {
-    let (received, network, _) = flood(1, WireRates { delay: 500, ..WireRates::default() }, MESSAGES);
-    assert!(count(&network, DELAYED) > 5);
+    let (received, network, _) = flood(1, WireOptions { delay: 500, ..WireOptions::default() }, MESSAGES);
+    assert!(count(&network, WIRE_DELAYED) > 5);
     assert_eq!(received, (0..MESSAGES).collect::<Vec<_>>());
 }
 
 #[test]
 fn partitions_begin_and_heal_by_themselves() {
-    for (rates, kind) in [
-        (WireRates { part: 100, ..WireRates::default() }, PARTED),
-        (WireRates { part_one_way: 100, ..WireRates::default() }, PARTED_ONE_WAY),
+    for (options, kind) in [
+        (WireOptions { part: 100, ..WireOptions::default() }, WIRE_PARTED),
+        (WireOptions { part_one_way: 100, ..WireOptions::default() }, WIRE_PARTED_ONE_WAY),
     ] {
         let happened: Vec<(usize, u64)> = (0..20)
             .map(|seed| {
-                let (received, network, _) = flood(seed, rates, MESSAGES);
+                let (received, network, _) = flood(seed, options, MESSAGES);
                 assert_eq!(received.len() as u64 + count(&network, kind), MESSAGES);
                 (received.len(), count(&network, kind))
             })
@@ -127,7 +128,7 @@ fn partitions_begin_and_heal_by_themselves() {
 /// Sends one message in each direction; returns which arrived: from A, from B.
 fn exchange(parted: Option<Partition>) -> (bool, bool) {
     let mut simulation = Simulation::new(3);
-    let network = simulation.add_network(WireRates::default());
+    let network = simulation.add_network(WireOptions::default());
     let arrived = simulation.run(async move {
         let (a, b) = (network.bind(A), network.bind(B));
         if let Some(how) = parted {
@@ -158,7 +159,7 @@ fn a_partition_takes_both_directions_or_one() {
 #[test]
 fn a_slow_peer_holds_up_what_is_sent_to_it_and_nobody_else() {
     let mut simulation = Simulation::new(1);
-    let network = simulation.add_network(WireRates::default());
+    let network = simulation.add_network(WireOptions::default());
     let at = network.clone();
     simulation
         .run(async move {
@@ -172,13 +173,13 @@ fn a_slow_peer_holds_up_what_is_sent_to_it_and_nobody_else() {
             assert!(runtime::monotonic() > Duration::from_nanos(100_000 * SLOW_BYTE_NS));
         })
         .unwrap();
-    assert_eq!(network.counts(), BTreeMap::from([(SLOWED, 1)]));
+    assert_eq!(network.0.state.borrow().happened.counts(), BTreeMap::from([(WIRE_SLOWED, 1)]));
 }
 
 #[test]
 fn a_half_open_connection_takes_messages_into_nothing_until_it_is_noticed() {
     let mut simulation = Simulation::new(1);
-    let network = simulation.add_network(WireRates { half_open: OUT_OF, ..WireRates::default() });
+    let network = simulation.add_network(WireOptions { half_open: OUT_OF, ..WireOptions::default() });
     let at = network.clone();
     let received = simulation.run(async move {
         let (a, first) = (at.bind(A), at.bind(B));
@@ -194,7 +195,7 @@ fn a_half_open_connection_takes_messages_into_nothing_until_it_is_noticed() {
         numbers(&log)
     });
     let received = received.unwrap();
-    let lost = count(&network, HALF_OPEN);
+    let lost = count(&network, WIRE_HALF_OPEN);
     assert!(lost > 0 && !received.is_empty());
     assert_eq!(received, (lost + 1..1000).collect::<Vec<_>>(), "first nothing arrives, then everything");
 }
@@ -202,7 +203,7 @@ fn a_half_open_connection_takes_messages_into_nothing_until_it_is_noticed() {
 #[test]
 fn a_peer_that_is_gone_takes_messages_into_nothing() {
     let mut simulation = Simulation::new(1);
-    let network = simulation.add_network(WireRates::default());
+    let network = simulation.add_network(WireOptions::default());
     network.add_peer(B);
     let at = network.clone();
     simulation
@@ -211,7 +212,7 @@ fn a_peer_that_is_gone_takes_messages_into_nothing() {
             runtime::sleep(LONG).await;
         })
         .unwrap();
-    assert_eq!((count(&network, HALF_OPEN), network.queued_bytes()), (1, 0));
+    assert_eq!((count(&network, WIRE_HALF_OPEN), network.queued_bytes()), (1, 0));
 }
 
 #[test]
@@ -219,7 +220,7 @@ fn a_crash_loses_what_was_in_flight_or_lets_it_reach_the_next_start() {
     let mut totals = BTreeMap::new();
     for seed in 0..60 {
         let mut simulation = Simulation::new(seed);
-        let network = simulation.add_network(WireRates::default());
+        let network = simulation.add_network(WireOptions::default());
         network.add_peer(B);
         let sending = network.clone();
         simulation.start_beside(async move {
@@ -243,17 +244,17 @@ fn a_crash_loses_what_was_in_flight_or_lets_it_reach_the_next_start() {
             assert_eq!(received.from.id, A);
         };
         simulation.run(next).unwrap();
-        for (kind, times) in network.counts() {
+        for (kind, times) in network.0.state.borrow().happened.counts() {
             *totals.entry(kind).or_insert(0) += times;
         }
     }
-    assert!(totals[LOST_IN_CRASH] > 10 && totals[OUTLIVED] > 10, "{totals:?}");
+    assert!(totals[WIRE_LOST_IN_CRASH] > 10 && totals[WIRE_OUTLIVED] > 10, "{totals:?}");
 }
 
 #[test]
 fn a_peer_that_never_reads_costs_bounded_memory_and_holds_up_nobody_else() {
     let mut simulation = Simulation::new(1);
-    let network = simulation.add_network(WireRates::default());
+    let network = simulation.add_network(WireOptions::default());
     let at = network.clone();
     let refused = Rc::new(Cell::new(0));
     let counted = refused.clone();
@@ -274,15 +275,15 @@ fn a_peer_that_never_reads_costs_bounded_memory_and_holds_up_nobody_else() {
         })
         .unwrap();
     assert_eq!(refused.get(), 200 - (WIRE_QUEUE_BYTES_MAX >> 20) as u64);
-    assert_eq!(count(&network, QUEUE_FULL), refused.get());
-    assert_eq!(count(&network, LOST_IN_CRASH), 200 - refused.get(), "gone with the process");
+    assert_eq!(count(&network, WIRE_QUEUE_FULL), refused.get());
+    assert_eq!(count(&network, WIRE_LOST_IN_CRASH), 200 - refused.get(), "gone with the process");
     assert_eq!(network.queued_bytes(), 0);
 }
 
 #[test]
 fn what_nobody_can_take_is_refused() {
     let mut simulation = Simulation::new(1);
-    let network = simulation.add_network(WireRates::default());
+    let network = simulation.add_network(WireOptions::default());
     let refused = simulation.run(async move {
         let a = network.bind(A);
         let longest = Bytes::from(vec![0; WIRE_MESSAGE_BYTES_MAX]);
