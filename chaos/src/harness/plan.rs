@@ -8,10 +8,12 @@ use proto::limits::{MANIFEST_PAGE_ENTRIES_MAX, WAL_RESERVE_BYTES};
 
 use super::Settings;
 use super::faults::{Fault, Faults};
-use crate::sim::{DiskOptions, Lie, Random};
+use crate::sim::{DiskOptions, Lie, Random, WireOptions};
 
 /// One seed in so many has chunks, files and segments as in production.
 const PRODUCTION_ONE_IN: u64 = 50;
+/// In one seed of so many, some or all clients are remote.
+const REMOTE_ONE_IN: u64 = 3;
 /// Bytes that a full disk has beyond a limit of the node, at most.
 const FULL_ROOM_BYTES_MAX: u64 = 6 << 20;
 /// Least bytes of a full disk: room for the first superblock, log and snapshot.
@@ -46,6 +48,10 @@ pub struct Plan {
     pub scale: Scale,
     /// Clients at a time.
     pub clients: u64,
+    /// Those of them, the last ones, that reach the node over a wire.
+    pub remote_clients: u64,
+    /// The wire.
+    pub wire: WireOptions,
     /// Entries of a manifest page; few, so that small files have trees.
     pub manifest_page_entries: usize,
     /// Disks of the node.
@@ -84,10 +90,14 @@ impl Plan {
         };
         let mut key = [0; 32];
         random.fill(&mut key);
+        let clients = random.between(1, 4);
+        let remote_clients = if random.chance(1, REMOTE_ONE_IN) { random.between(1, clients) } else { 0 };
         Plan {
             faults,
             scale,
-            clients: random.between(1, 4),
+            clients,
+            remote_clients,
+            wire: WireOptions::draw(random),
             manifest_page_entries: *random.pick(&[3, 8, MANIFEST_PAGE_ENTRIES_MAX]),
             disks: random.between(1, 3),
             disk: DiskOptions { capacity_bytes, lie: settings.lie, ..DiskOptions::default() },

@@ -129,6 +129,7 @@ pub(super) fn run(
             }
         }
     }
+    world.remote.as_ref().map_or(Ok(()), |remote| remote.check())?;
     world.oracle.borrow_mut().crash()?;
     nonces::check(world)
 }
@@ -185,7 +186,12 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
     world.phase.set(Phase::Serving);
     world.operations_left.set(start.operations);
     let mut clients = Vec::new();
-    for number in 0..world.clients.len() {
+    let remote = world.remote.clone().map(|remote| {
+        let server = workload::remote::serve(world.clone(), remote.clone(), nodes.clone(), random.fork());
+        remote.begin_round();
+        (remote, server)
+    });
+    for number in 0..world.direct_clients() {
         let (ended, end) = completion::completion();
         let run = workload::run(world.clone(), nodes.clone(), number, random.fork());
         runtime::spawn(async move { ended.complete(run.await) });
@@ -201,6 +207,10 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
     }
     for client in clients {
         client.await?;
+    }
+    if let Some((remote, server)) = remote {
+        remote.end_round().await;
+        server.close().await;
     }
     if start.close == Close::AtEnd {
         world.phase.set(Phase::Closing);

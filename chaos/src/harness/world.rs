@@ -21,6 +21,7 @@ use crate::oracle::{Oracle, Violation, violation};
 use crate::sim::faults::Happened;
 use crate::sim::{DiskOptions, Operation, Random, SimDisk, Simulation};
 use crate::workload::Client;
+use crate::workload::remote::{self, Remote};
 
 /// Completed operations of one kind before an injected error: at most two to this power.
 const FAULT_AFTER_POWER_MAX: u64 = 11;
@@ -43,6 +44,8 @@ pub struct World {
     pub oracle: RefCell<Oracle>,
     /// The clients.
     pub clients: Vec<Client>,
+    /// Where remote clients meet the node; none if there are none.
+    pub remote: Option<Rc<Remote>>,
     /// What was done.
     pub tally: Tally,
     /// How often each promise was checked.
@@ -75,7 +78,12 @@ impl World {
     /// Makes the world of `plan`, with blank disks.
     #[must_use]
     pub fn new(simulation: &mut Simulation, plan: Plan) -> Rc<World> {
-        Rc::new(World {
+        let remote = (plan.remote_clients > 0).then(|| {
+            let network = simulation.add_network(plan.wire);
+            Rc::new(Remote::new(network, plan.remote_clients as usize))
+        });
+        let world = Rc::new(World {
+            remote,
             oracle: RefCell::new(Oracle::new(plan.scale.chunker())),
             clients: (0..plan.clients).map(Client::new).collect(),
             tally: Tally::default(),
@@ -94,7 +102,33 @@ impl World {
             watched: RefCell::default(),
             disks: (0..plan.disks).map(|_| simulation.add_disk(plan.disk)).collect(),
             plan,
-        })
+        });
+        if let Some(remote) = &world.remote {
+            for number in world.direct_clients()..world.clients.len() {
+                let random = simulation.fork_random();
+                simulation.start_beside(remote::run(world.clone(), remote.clone(), number, random));
+            }
+        }
+        world
+    }
+
+    /// Clients that call the node directly: the first ones.
+    #[must_use]
+    pub fn direct_clients(&self) -> usize {
+        (self.plan.clients - self.plan.remote_clients) as usize
+    }
+
+    /// Whether client `number` reaches the node over the wire.
+    #[must_use]
+    pub fn is_remote(&self, number: u64) -> bool {
+        number >= self.direct_clients() as u64
+    }
+
+    /// Takes one of the operations that clients may still begin; `false` if there is none.
+    pub fn begin_operation(&self) -> bool {
+        let left = self.operations_left.get();
+        self.operations_left.set(left.saturating_sub(1));
+        left > 0
     }
 
     /// Whether the faults of the seed excuse this.
@@ -208,6 +242,9 @@ impl World {
             disk.resize(DiskOptions::default().capacity_bytes);
         }
         self.faults_ended.set(true);
+        if let Some(remote) = &self.remote {
+            remote.network.heal();
+        }
     }
 
     /// Lets others who use the same volumes take or give back space: below every reserve of the node, or not at all.

@@ -36,7 +36,7 @@ pub struct Client {
 
 /// Whether a client goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
+pub(super) enum Flow {
     GoesOn,
     /// The node takes no more changes.
     Stops,
@@ -49,8 +49,34 @@ impl Client {
         Client { number, ..Client::default() }
     }
 
+    /// Draws what to do next, and counts it.
+    ///
+    /// # Errors
+    /// The oracle's when it is asked.
+    pub(super) fn choose(&self, world: &World, random: &mut Random) -> Result<Choice, Violation> {
+        let (top, sharing) = if random.chance(2, 5) {
+            (format!("/g{}", random.below(SHARED_SPACES)), Sharing::Shared)
+        } else {
+            (format!("/p{}", self.number), Sharing::Private)
+        };
+        let choice = draw(random, &mut world.oracle.borrow_mut(), &top, (sharing, world.plan.scale))?;
+        world.tally.operations.set(world.tally.operations.get() + 1);
+        world.tally.count(choice.name());
+        Ok(choice)
+    }
+
+    /// Remembers a request of a session until it has an answer.
+    pub(super) fn set_unanswered(&self, action: Action, session: Session) {
+        self.unanswered.replace(Some((action, session)));
+    }
+
+    /// The last request of a session, if it has no answer yet.
+    pub(super) fn take_unanswered(&self) -> Option<(Action, Session)> {
+        self.unanswered.take()
+    }
+
     /// Numbers and keys by turns; a key says which client and which request it is of.
-    fn next_session(&self) -> Session {
+    pub(super) fn next_session(&self) -> Session {
         let sequence = self.sequence.get() + 1;
         self.sequence.set(sequence);
         let client = 1000 + self.number;
@@ -74,14 +100,14 @@ fn number_of(session: Session) -> (u64, u64) {
 }
 
 /// One client's part of one start of the node.
-struct Run<'a> {
-    world: &'a World,
+pub(super) struct Run<'a> {
+    pub(super) world: &'a World,
     /// The core that this client is connected to.
-    node: &'a Node<SimDisk>,
+    pub(super) node: &'a Node<SimDisk>,
     /// The core that has the names: what it tells is true at that moment, with no way between.
-    names: &'a Node<SimDisk>,
-    client: &'a Client,
-    random: Random,
+    pub(super) names: &'a Node<SimDisk>,
+    pub(super) client: &'a Client,
+    pub(super) random: Random,
 }
 
 /// Carries out actions of client `number` on one of the node's cores, as long as the clients of this start may begin
@@ -98,15 +124,14 @@ pub async fn run(
     let client = &world.clients[number];
     let (node, names) = (random.pick(&nodes).clone(), &nodes[0]);
     let mut run = Run { world: &world, node: &node, names, client, random };
-    let unanswered = client.unanswered.take();
+    let unanswered = client.take_unanswered();
     if let Some((action, session)) = unanswered
         && run.random.chance(3, 4)
         && run.change(&action, Some(session)).await? == Flow::Stops
     {
         return Ok(());
     }
-    while world.operations_left.get() > 0 {
-        world.operations_left.set(world.operations_left.get() - 1);
+    while world.begin_operation() {
         if run.step().await? == Flow::Stops {
             break;
         }
@@ -116,15 +141,7 @@ pub async fn run(
 
 impl Run<'_> {
     async fn step(&mut self) -> Result<Flow, Violation> {
-        let (top, sharing) = if self.random.chance(2, 5) {
-            (format!("/g{}", self.random.below(SHARED_SPACES)), Sharing::Shared)
-        } else {
-            (format!("/p{}", self.client.number), Sharing::Private)
-        };
-        let scale = self.world.plan.scale;
-        let choice = draw(&mut self.random, &mut self.world.oracle.borrow_mut(), &top, (sharing, scale))?;
-        self.world.tally.operations.set(self.world.tally.operations.get() + 1);
-        self.world.tally.count(choice.name());
+        let choice = self.client.choose(self.world, &mut self.random)?;
         match choice {
             Choice::Change(action) => {
                 let session = self.random.chance(1, 2).then(|| self.client.next_session());
@@ -144,7 +161,7 @@ impl Run<'_> {
     /// Carries out a change, sometimes twice at once or twice in a row under one number.
     async fn change(&mut self, action: &Action, session: Option<Session>) -> Result<Flow, Violation> {
         if let Some(session) = session {
-            self.client.unanswered.replace(Some((action.clone(), session)));
+            self.client.set_unanswered(action.clone(), session);
         }
         let again = session.is_some() && self.random.chance(1, 8);
         self.world.tally.add("requests repeated", u64::from(again));
@@ -167,32 +184,52 @@ impl Run<'_> {
         }
         drop(writers);
         if flow == Flow::GoesOn {
-            self.client.unanswered.take();
+            self.client.take_unanswered();
         }
         Ok(flow)
     }
 
     async fn once(&self, random: Random, action: &Action, session: Option<Session>) -> Result<Flow, Violation> {
+        let content = |content: ContentId| self.world.oracle.borrow().content(content);
+        self.judged(random, action, session, content).await.map(|(flow, _)| flow)
+    }
+
+    /// Carries out a change once, and lets the judge see its call and its answer; returns the answer, if there is one.
+    pub(super) async fn judged(
+        &self,
+        random: Random,
+        action: &Action,
+        session: Option<Session>,
+        content: impl Fn(ContentId) -> Rc<Vec<u8>>,
+    ) -> Result<(Flow, Option<Answer>), Violation> {
         let oracle = &self.world.oracle;
         let number = {
             let key = session.map(number_of);
             oracle.borrow_mut().call(action.clone(), key)
         };
-        let content = |content: ContentId| oracle.borrow().content(content);
         match perform(self.node, random, action, session, content).await {
             Outcome::Answered(answer) => {
                 self.tally_answer(action, &answer);
                 oracle.borrow_mut().answer(action.path(), number, &answer)?;
-                Ok(Flow::GoesOn)
+                Ok((Flow::GoesOn, Some(answer)))
             }
             Outcome::TurnedDown(error) => {
                 oracle.borrow_mut().refuse(action.path(), number)?;
                 self.world.tolerate_refusal(&error)?;
-                Ok(if self.world.closing.get() { Flow::Stops } else { Flow::GoesOn })
+                Ok((if self.world.closing.get() { Flow::Stops } else { Flow::GoesOn }, None))
+            }
+            Outcome::Late(error) => {
+                if !self.world.is_remote(self.client.number) {
+                    return Err(violation!("{action:?}: the client waits for this answer, yet: {error}"));
+                }
+                // Its client has the answer to a repetition, and has asked for something else since.
+                oracle.borrow_mut().refuse(action.path(), number)?;
+                self.world.tally.count("remote requests that were late");
+                Ok((Flow::GoesOn, None))
             }
             Outcome::Open(error) => {
                 self.world.tolerate_refusal(&error)?;
-                Ok(Flow::Stops)
+                Ok((Flow::Stops, None))
             }
         }
     }
@@ -241,7 +278,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn stat(&mut self, at: &str, version: Option<u64>) -> Result<Option<FileInfo>, Violation> {
+    pub(super) async fn stat(&mut self, at: &str, version: Option<u64>) -> Result<Option<FileInfo>, Violation> {
         let info = match version {
             None => self.names.stat(target(at)).await,
             Some(version) => self.names.stat_version(target(at), VersionNumber(version)).await,
@@ -255,7 +292,7 @@ impl Run<'_> {
         Ok(info.ok())
     }
 
-    async fn list(&mut self, at: &str) -> Result<Flow, Violation> {
+    pub(super) async fn list(&mut self, at: &str) -> Result<Flow, Violation> {
         let limit = self.random.between(1, 5) as usize;
         let seen = match listing::pages(self.world, self.names, at, limit).await? {
             Ok(infos) => Ok(infos.into_iter().map(|info| info.inode.name).collect()),
@@ -266,6 +303,11 @@ impl Run<'_> {
     }
 
     async fn read(&mut self, at: &str, version: Option<u64>) -> Result<Flow, Violation> {
+        self.read_bytes(at, version).await.map(|_| Flow::GoesOn)
+    }
+
+    /// Reads a file or part of it; returns what came, which is nothing if it is no file or changes meanwhile.
+    pub(super) async fn read_bytes(&mut self, at: &str, version: Option<u64>) -> Result<Vec<u8>, Violation> {
         let info = self.stat(at, version).await?;
         let opened = match version {
             None => self.node.open_file(target(at)).await,
@@ -273,11 +315,11 @@ impl Run<'_> {
         };
         if self.stat(at, version).await? != info {
             // It changed on the way between the cores: either may be what was opened.
-            return Ok(Flow::GoesOn);
+            return Ok(Vec::new());
         }
         let (mut reader, info) = match (opened, info) {
             (Ok(reader), Some(info)) if info.kind() == Kind::File && *reader.info() == info => (reader, info),
-            (Err(_), info) if info.as_ref().is_none_or(|info| info.kind() != Kind::File) => return Ok(Flow::GoesOn),
+            (Err(_), info) if info.as_ref().is_none_or(|info| info.kind() != Kind::File) => return Ok(Vec::new()),
             (opened, info) => {
                 let opened = opened.map(|reader| reader.info().clone());
                 return Err(violation!("{at} is {info:?}, but opens as {opened:?}"));
@@ -292,7 +334,7 @@ impl Run<'_> {
             reader.restrict(range.clone());
         }
         let (bytes, error) = read_all(&mut reader).await;
-        reads::check(self.world, at, range, &allowed, (&bytes, error)).map(|_| Flow::GoesOn)
+        reads::check(self.world, at, range, &allowed, (&bytes, error)).map(|_| bytes)
     }
 }
 

@@ -4,5 +4,6 @@ pub mod choice;
 mod client;
 pub mod data;
 mod perform;
+pub mod remote;
 
 pub use client::{Client, run};

@@ -1,6 +1,6 @@
 //! Carrying out one action on the node, and sorting its outcome: answered, turned down, or left open.
 
-use meta::{Attributes, Condition, ProposeError, Session};
+use meta::{Attributes, Condition, MetaError, ProposeError, Session};
 use node::namespace::AttributeChange as NodeChange;
 use node::{ChangeError, FileInfo, FileWriter, Node, PutError, PutOptions, Target};
 use proto::VersionNumber;
@@ -17,6 +17,8 @@ pub(super) enum Outcome {
     Answered(Answer),
     /// It certainly did not happen, for want of space or because of a device.
     TurnedDown(String),
+    /// It did not happen now: its client said since that it has the answer.
+    Late(String),
     /// It may or may not have happened: only a restart tells.
     Open(String),
 }
@@ -89,6 +91,7 @@ pub(super) async fn perform(
 
 fn refused(error: ChangeError) -> Outcome {
     match error {
+        ChangeError::Refused(late @ MetaError::StaleSequence { .. }) => Outcome::Late(late.to_string()),
         ChangeError::Refused(refused) => match Refusal::of(&refused) {
             Some(refusal) => Outcome::Answered(Answer::Refused(refusal)),
             None => panic!("no action of the workload may be refused like this: {refused}"),

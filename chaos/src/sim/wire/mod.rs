@@ -33,7 +33,9 @@ use self::options::OUT_OF;
 pub use self::options::WireOptions;
 use super::executor::{Executor, Group};
 use super::faults::{
-WIRE_LOST, WIRE_DUPLICATED, WIRE_REORDERED, WIRE_DELAYED, WIRE_SLOWED, WIRE_HALF_OPEN, WIRE_LOST_IN_CRASH, WIRE_OUTLIVED, WIRE_QUEUE_FULL, Happened};
+    Happened, WIRE_DELAYED, WIRE_DUPLICATED, WIRE_HALF_OPEN, WIRE_LOST, WIRE_LOST_IN_CRASH, WIRE_OUTLIVED,
+    WIRE_QUEUE_FULL, WIRE_REORDERED, WIRE_SLOWED,
+};
 use super::random::Random;
 
 /// A message takes at least this long.

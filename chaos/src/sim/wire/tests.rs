@@ -1,8 +1,8 @@
 use super::*;
 use crate::sim::faults::{WIRE_PARTED, WIRE_PARTED_ONE_WAY};
 use crate::sim::{Crash, Outcome, Simulation};
-use proto::port::runtime;
 use proto::limits::WIRE_QUEUE_BYTES_MAX;
+use proto::port::runtime;
 use std::cell::Cell;
 
 const A: PeerId = PeerId(1);
