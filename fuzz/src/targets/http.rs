@@ -96,7 +96,8 @@ async fn put(node: &Node<SimDisk>, name: &str, bytes: &[u8]) {
 
 async fn serve(disk: SimDisk, input: Vec<u8>) {
     let keys = Arc::new(KeyRing::generate(1, [7; 32]));
-    let options = NodeOptions { piece_bytes: 8 << 20, ..NodeOptions::new(vec![disk], keys) };
+    let options =
+        NodeOptions { piece_bytes: 1 << 20, wal_reserve_bytes: 64 << 10, ..NodeOptions::new(vec![disk], keys) };
     let (node, _) = Node::open(options).await.expect("a blank disk is formatted");
     put(&node, "/kept", b"kept").await;
     put(&node, "/d/large", &[b'x'; 10_000]).await;

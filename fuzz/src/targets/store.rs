@@ -22,7 +22,9 @@ use proto::port::{AlignedBuf, Cipher, Disk, DiskFile, KeyError, KeyProvider, Ope
 use super::Parts;
 use crate::{Memory, Target, repair};
 
-const PIECE_BYTES: u64 = 8 << 20;
+/// Small, for each case writes and reads all of them.
+const PIECE_BYTES: u64 = 1 << 20;
+const WAL_RESERVE_BYTES: u64 = 64 << 10;
 /// The files of the node, and their lengths: one inline, one chunk, several, a tree of manifest pages.
 const FILES: [(&str, usize); 4] = [("/inline", 100), ("/d/one", 20_000), ("/d/many", 300_000), ("/twin", 20_000)];
 
@@ -89,7 +91,13 @@ impl Kind {
 
     fn options(self, disk: SimDisk) -> NodeOptions<SimDisk> {
         let options = NodeOptions::new(vec![disk], self.keys());
-        NodeOptions { piece_bytes: PIECE_BYTES, manifest_page_entries: 4, checkpoint_after_chunks: 4, ..options }
+        NodeOptions {
+            piece_bytes: PIECE_BYTES,
+            wal_reserve_bytes: WAL_RESERVE_BYTES,
+            manifest_page_entries: 4,
+            checkpoint_after_chunks: 4,
+            ..options
+        }
     }
 }
 
