@@ -5,6 +5,9 @@
 use super::error::ApiError;
 use super::text::decode;
 
+/// Parameters of one query; no call has half as many. Each is compared with those before it, to find one given twice.
+const PARAMETERS_MAX: usize = 16;
+
 /// The parameters that were not asked for yet.
 #[derive(Debug)]
 pub(crate) struct Query {
@@ -23,6 +26,9 @@ impl Query {
             let not_text = || ApiError::bad_query("the query is not percent-encoded UTF-8");
             let name = decode(name.as_bytes()).ok_or_else(not_text)?;
             let value = value.map(|value| decode(value.as_bytes()).ok_or_else(not_text)).transpose()?;
+            if pairs.len() == PARAMETERS_MAX {
+                return Err(ApiError::bad_query(format!("a query has at most {PARAMETERS_MAX} parameters")));
+            }
             if pairs.iter().any(|(other, _)| *other == name) {
                 return Err(ApiError::bad_query(format!("the parameter '{name}' is given twice")));
             }
@@ -84,6 +90,14 @@ mod tests {
         assert_eq!(query.number("limit", 10).unwrap(), Some(10));
         query.finish().unwrap();
         Query::parse(None).unwrap().finish().unwrap();
+    }
+
+    #[test]
+    fn thousands_of_parameters_are_not_compared_with_each_other() {
+        let many: Vec<String> = (0..10_000).map(|number| format!("{number:x}")).collect();
+        let error = Query::parse(Some(&many.join("&"))).unwrap_err();
+        assert!(error.message.contains("at most 16"), "{}", error.message);
+        Query::parse(Some(&many[..PARAMETERS_MAX].join("&"))).unwrap();
     }
 
     #[test]
