@@ -75,7 +75,6 @@ fn run(target: &Target, arguments: &Arguments) -> Result<String, String> {
             .map(|()| "passed".to_owned())
             .map_err(|fault| format!("{}: {fault}", target.name));
     }
-    let begun = Instant::now();
     let mut run = Run::begin(target, arguments.seed, &arguments.failures).map_err(|failure| failure.to_string())?;
     if let Some(case) = arguments.case {
         let input = run.input(case);
@@ -83,7 +82,7 @@ fn run(target: &Target, arguments: &Arguments) -> Result<String, String> {
             .map(|()| "passed".to_owned())
             .map_err(|fault| format!("{}: {fault}", target.name));
     }
-    let mut cases = 0;
+    let (begun, mut cases) = (Instant::now(), 0);
     while begun.elapsed() < Duration::from_secs(arguments.seconds) {
         run.go_on(BATCH_CASES).map_err(|failure| failure.to_string())?;
         cases += BATCH_CASES;
