@@ -16,7 +16,7 @@ const CRATES: [&str; 12] =
 /// How the name of a decoder begins.
 const VERBS: [&str; 7] = ["parse", "decode", "decompress", "import", "verify", "unpack", "open_"];
 /// What it takes.
-const TAKES: [&str; 4] = ["[u8]", "Vec<u8>", "&str", "u128"];
+const TAKES: [&str; 5] = ["[u8]", "Vec<u8>", "&Bytes", "&str", "u128"];
 
 /// Each decoder, and the target that hands it hostile bytes; or `FILE: TEST`, which tries all texts up to some length.
 const COVERED: &[(&str, &str)] = &[
@@ -38,7 +38,9 @@ const COVERED: &[(&str, &str)] = &[
     ("meta/src/pair.rs decode", "pair"),
     ("meta/src/solo/recovery.rs parse_commands", "store"),
     ("meta/src/solo/snapshot.rs parse_file_name", "store"),
+    ("meta/src/solo/snapshot.rs verify", "store"),
     ("meta/src/solo/wal.rs parse_file_name", "store"),
+    ("net/src/rpc/frame.rs decode", "rpc"),
     ("node/src/inspect/segments.rs parse_name", "store"),
     ("proto/src/disk/block.rs parse", "block-header"),
     ("proto/src/disk/block.rs parse", "block-entry"),

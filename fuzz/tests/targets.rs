@@ -62,5 +62,6 @@ targets! {
     json "json";
     answers_to_the_client "client";
     requests_to_the_server "http";
+    calls "rpc";
     data_directories "store";
 }

@@ -11,6 +11,7 @@ mod disk;
 mod http;
 mod index;
 mod meta;
+mod rpc;
 mod shard;
 mod store;
 
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Target> {
         api::targets(),
         client::targets(),
         http::targets(),
+        rpc::targets(),
         store::targets(),
     ]
     .concat()
