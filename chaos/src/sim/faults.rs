@@ -69,6 +69,16 @@ pub const WIRE_LOST_IN_CRASH: &str = "wire: message lost in a crash";
 pub const WIRE_OUTLIVED: &str = "wire: message outlived its receiver's crash";
 /// A message was refused since its peer's queue was full.
 pub const WIRE_QUEUE_FULL: &str = "wire: queue full";
+/// A write landed elsewhere and reported success.
+pub const WRITE_MISDIRECTED: &str = "write misdirected";
+/// A read showed a sector as it was before its last change.
+pub const READ_STALE: &str = "stale read";
+/// A whole disk came back as it once was.
+pub const DISK_REVERTED: &str = "disk reverted";
+/// An operation took seconds.
+pub const OPERATION_SLOW: &str = "disk operation slow";
+/// An operation was not answered, for a long time or by the end of the process.
+pub const OPERATION_STALLED: &str = "disk operation stalled";
 
 /// All names. `swarm --require-all-faults` fails if one of them never happened.
 pub const KINDS: &[&str] = &[
@@ -103,6 +113,11 @@ pub const KINDS: &[&str] = &[
     WIRE_LOST_IN_CRASH,
     WIRE_OUTLIVED,
     WIRE_QUEUE_FULL,
+    WRITE_MISDIRECTED,
+    READ_STALE,
+    DISK_REVERTED,
+    OPERATION_SLOW,
+    OPERATION_STALLED,
 ];
 
 /// What happened in one simulation. Clones share the counts.

@@ -44,13 +44,16 @@ pub(super) struct Lost {
     pub lengths: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Cell {
     /// `None` reads as zeros.
     durable: Option<Sector>,
     newer: Vec<Version>,
+    /// What reads saw before the last change, since the last power loss: what a stale read shows.
+    before: Option<Option<Sector>>,
 }
 
+#[derive(Clone)]
 struct Version {
     stamp: u64,
     /// `None` is a hole, made by a punch or a cut.
@@ -62,13 +65,18 @@ impl Cell {
         self.newer.last().map_or(self.durable.as_ref(), |version| version.bytes.as_ref())
     }
 
+    fn change(&mut self, version: Version) {
+        self.before = Some(self.newest().cloned());
+        self.newer.push(version);
+    }
+
     fn newest_mut(&mut self) -> Option<&mut Sector> {
         self.newer.last_mut().map_or(self.durable.as_mut(), |version| version.bytes.as_mut())
     }
 }
 
 /// The bytes of one file.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Content {
     cells: BTreeMap<u64, Cell>,
     /// Cells with versions that are not durable.
@@ -113,13 +121,51 @@ impl Content {
         have
     }
 
+    /// Shows one sector of `out`, which was read from `offset`, as it was before its last change. Returns whether there
+    /// was one that changed.
+    pub(super) fn make_stale(&self, offset: u64, out: &mut [u8], random: &mut Random) -> bool {
+        let have = (self.len().saturating_sub(offset) as usize).min(out.len());
+        let changed = |(sector, cell): (&u64, &Cell)| {
+            let before = cell.before.as_ref()?;
+            let same = before.as_deref() == cell.newest().map(|bytes| &**bytes);
+            (!same).then(|| (*sector, before.clone()))
+        };
+        let candidates: Vec<_> = self.cells.range(sectors(offset, have as u64)).filter_map(changed).collect();
+        if candidates.is_empty() {
+            return false;
+        }
+        let (sector, before) = random.pick(&candidates);
+        let at = (*sector * SECTOR_BYTES as u64 - offset) as usize;
+        let len = SECTOR_BYTES.min(have - at);
+        match before {
+            Some(bytes) => out[at..at + len].copy_from_slice(&bytes[..len]),
+            None => out[at..at + len].fill(0),
+        }
+        true
+    }
+
+    /// A sector, neither the first nor `not`, that a write may hit by mistake: one with data, or any. `None` if there is
+    /// no other.
+    ///
+    /// The first sector of a file says what the file is; losing it is what rot tests, which can be undone.
+    pub(super) fn wrong_sector(&self, not: Option<u64>, random: &mut Random) -> Option<u64> {
+        let end = self.len() / SECTOR_BYTES as u64;
+        let allowed = |sector: &u64| (1..end).contains(sector) && Some(*sector) != not;
+        let used: Vec<u64> = self.cells.keys().copied().filter(allowed).collect();
+        if !used.is_empty() && random.chance(1, 2) {
+            return Some(*random.pick(&used));
+        }
+        let any = if end > 1 { random.between(1, end - 1) } else { 0 };
+        [any, any + 1, 1].into_iter().find(allowed)
+    }
+
     /// Writes the sectors of `bytes` that `arrives` names, and extends the file to their end.
     pub(super) fn write(&mut self, stamp: u64, offset: u64, bytes: &[u8], mut arrives: impl FnMut() -> bool) {
         let mut end = 0;
         for (sector, chunk) in sectors(offset, bytes.len() as u64).zip(bytes.chunks_exact(SECTOR_BYTES)) {
             if arrives() {
                 let bytes: Sector = Rc::new(chunk.try_into().expect("invariant: chunks are sectors"));
-                self.cells.entry(sector).or_default().newer.push(Version { stamp, bytes: Some(bytes) });
+                self.cells.entry(sector).or_default().change(Version { stamp, bytes: Some(bytes) });
                 self.dirty.insert(sector);
                 end = (sector + 1) * SECTOR_BYTES as u64;
             }
@@ -148,7 +194,7 @@ impl Content {
 
     fn make_hole(&mut self, stamp: u64, offset: u64, bytes: u64) {
         for (sector, cell) in self.cells.range_mut(sectors(offset, bytes)) {
-            cell.newer.push(Version { stamp, bytes: None });
+            cell.change(Version { stamp, bytes: None });
             self.dirty.insert(*sector);
         }
         self.allocation.give_back(sectors(offset, bytes));
@@ -216,6 +262,7 @@ impl Content {
         let end = self.durable_len.div_ceil(SECTOR_BYTES as u64);
         self.cells.split_off(&end);
         self.cells.retain(|_, cell| cell.durable.is_some());
+        self.cells.values_mut().for_each(|cell| cell.before = None);
         self.allocation.give_back(end..u64::MAX);
         self.cells.keys().for_each(|sector| self.allocation.take(*sector..*sector + 1));
         lost
@@ -368,6 +415,29 @@ mod tests {
             first_bytes(&content) == [0]
         });
         assert!((20..80).contains(&lost.count()));
+    }
+
+    #[test]
+    fn a_stale_read_shows_one_sector_as_it_was_before() {
+        let mut random = Random::new(1);
+        let mut content = Content::default();
+        let mut stale = |content: &Content| {
+            let mut out = vec![0xee; 2 * SECTOR_BYTES];
+            content.read(0, &mut out);
+            content.make_stale(0, &mut out, &mut random).then(|| (out[0], out[SECTOR_BYTES]))
+        };
+        content.set_len(1, 2 * SECTOR);
+        assert_eq!(stale(&content), None, "nothing was ever written");
+        put(&mut content, 2, 0, 1);
+        content.sync(all(2));
+        assert_eq!(stale(&content), Some((0, 0)), "zeros were there before");
+        put(&mut content, 3, 0, 2);
+        put(&mut content, 4, 1, 3);
+        content.sync(all(4));
+        let seen: BTreeSet<_> = (0..50).map(|_| stale(&content)).collect();
+        assert_eq!(seen, BTreeSet::from([Some((1, 3)), Some((2, 0))]), "synced or not, one at a time");
+        put(&mut content, 5, 0, 2);
+        assert_eq!(stale(&content), Some((2, 0)), "a write that changed nothing leaves nothing stale");
     }
 
     #[test]

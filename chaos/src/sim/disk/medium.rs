@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
+use proto::limits::SECTOR_BYTES;
 use proto::port::DiskSpace;
 
 use super::content::{Content, SyncReach};
+use super::faults::Faults;
 use super::names::{Names, directory};
 use super::{DiskOptions, Lie, Operation, Survival};
-use crate::sim::faults::{self, Happened};
+use crate::sim::faults::{self as kinds, Happened};
 use crate::sim::random::Random;
 
 /// The kernel's number for an I/O error.
@@ -34,6 +36,12 @@ struct Stored {
     open: OpenToken,
 }
 
+/// All that a disk holds while nobody uses it.
+struct Image {
+    names: Names,
+    files: BTreeMap<u64, Content>,
+}
+
 /// See the module.
 pub(super) struct Medium {
     options: DiskOptions,
@@ -43,9 +51,10 @@ pub(super) struct Medium {
     /// Counts completed operations: a sync covers what completed before it was issued.
     stamp: u64,
     random: Random,
-    /// How many operations of a kind complete before one fails.
-    faults: BTreeMap<Operation, u64>,
-    happened: Happened,
+    pub(super) faults: Faults,
+    pub(super) happened: Happened,
+    /// What the disk was, or what it is in truth while it is reverted.
+    other: Option<Image>,
 }
 
 impl Medium {
@@ -57,8 +66,9 @@ impl Medium {
             files_made: 0,
             stamp: 0,
             random,
-            faults: BTreeMap::new(),
+            faults: Faults::default(),
             happened,
+            other: None,
         }
     }
 
@@ -72,32 +82,17 @@ impl Medium {
         self.stamp
     }
 
-    pub(super) fn fail_nth(&mut self, operation: Operation, nth: u64) {
-        self.faults.insert(operation, nth);
-    }
-
     pub(super) fn resize(&mut self, capacity_bytes: u64) {
         self.options.capacity_bytes = capacity_bytes;
     }
 
-    pub(super) fn clear_faults(&mut self) {
-        self.faults.clear();
-    }
-
     /// Counts an operation that is about to complete; decides how it ends.
     pub(super) fn ending_of(&mut self, operation: Operation) -> Ending {
-        match self.faults.get_mut(&operation) {
-            Some(0) => {
-                self.faults.remove(&operation);
-                self.happened(operation.fault());
-                Ending::Failed
-            }
-            Some(left) => {
-                *left -= 1;
-                Ending::Complete
-            }
-            None => Ending::Complete,
+        if self.faults.fails(operation) {
+            self.happened(operation.fault());
+            return Ending::Failed;
         }
+        Ending::Complete
     }
 
     fn next_stamp(&mut self) -> u64 {
@@ -126,7 +121,7 @@ impl Medium {
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {
         if bytes > 0 && bytes > self.space().free_bytes {
-            self.happened(faults::DISK_FULL);
+            self.happened(kinds::DISK_FULL);
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
@@ -198,7 +193,16 @@ impl Medium {
 
     pub(super) fn read(&mut self, ending: Ending, file: u64, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         ending.check()?;
-        Ok(self.content(file).read(offset, out))
+        let have = self.content(file).read(offset, out);
+        if self.faults.may_be_stale() {
+            let Medium { names, files, faults, random, happened, .. } = self;
+            let name = names.name_of(file).unwrap_or_default();
+            if faults.is_stale(name) && files[&file].content.make_stale(offset, out, random) {
+                faults.was_stale();
+                happened.count(kinds::READ_STALE);
+            }
+        }
+        Ok(have)
     }
 
     /// `cut` is the stamp at which a durable write was issued; `None` for one that is not durable.
@@ -209,17 +213,40 @@ impl Medium {
         (offset, bytes): (u64, &[u8]),
         cut: Option<u64>,
     ) -> io::Result<()> {
+        let whole = ending == Ending::Complete;
+        let astray = if whole { self.wrong_place(file, offset, bytes.len()) } else { None };
+        let (file, offset, bytes) = match astray {
+            Some((file, offset, len)) => (file, offset, &bytes[..len]),
+            None => (file, offset, bytes),
+        };
         let missing = self.content(file).missing_bytes(offset, bytes.len() as u64);
         self.reserve(missing)?;
         let stamp = self.next_stamp();
         let mut random = self.random.fork();
-        let whole = ending == Ending::Complete;
         self.content(file).write(stamp, offset, bytes, || whole || random.chance(1, 2));
         ending.check()?;
         if let (Some(data), true) = (cut, whole && self.options.lie != Lie::DurableWrite) {
             self.content(file).sync(SyncReach { data, metadata: stamp, own: Some(stamp) });
         }
         Ok(())
+    }
+
+    /// Where a write of `len` bytes goes that is to go astray, and how many of its bytes fit there: another place of
+    /// its file, or of another.
+    fn wrong_place(&mut self, file: u64, offset: u64, len: usize) -> Option<(u64, u64, usize)> {
+        if !self.faults.may_misdirect() {
+            return None;
+        }
+        let Medium { names, files, faults, random, happened, .. } = self;
+        let scope = faults.misdirects(names.name_of(file)?)?;
+        let others: Vec<u64> = names.all().filter(|(name, _)| name.starts_with(scope)).map(|(_, file)| file).collect();
+        let victim = if random.chance(1, 2) { file } else { *random.pick(&others) };
+        let content = &files[&victim].content;
+        let right = (victim == file).then_some(offset / SECTOR_BYTES as u64);
+        let wrong = content.wrong_sector(right, random)? * SECTOR_BYTES as u64;
+        faults.misdirected();
+        happened.count(kinds::WRITE_MISDIRECTED);
+        Some((victim, wrong, len.min((content.len() - wrong) as usize)))
     }
 
     /// `cut` is the stamp at which the sync was issued.
@@ -262,21 +289,56 @@ impl Medium {
     pub(super) fn lose_power(&mut self) {
         let mut random = self.random.fork();
         let survival = Survival::draw(&mut random);
-        self.happened.add(faults::NAME_LOST, self.names.lose_power(survival, &mut random));
+        self.happened.add(kinds::NAME_LOST, self.names.lose_power(survival, &mut random));
         let mut tear = self.options.torn_sectors_max;
         for stored in self.files.values_mut() {
             let lost = stored.content.lose_power(survival, &mut tear, &mut random);
-            self.happened.add(faults::SECTOR_LOST, lost.sectors);
-            self.happened.add(faults::LENGTH_LOST, lost.lengths);
+            self.happened.add(kinds::SECTOR_LOST, lost.sectors);
+            self.happened.add(kinds::LENGTH_LOST, lost.lengths);
         }
-        self.happened.add(faults::SECTOR_TORN, u64::from(self.options.torn_sectors_max - tear));
+        self.happened.add(kinds::SECTOR_TORN, u64::from(self.options.torn_sectors_max - tear));
         self.forget_unreachable();
     }
 
     pub(super) fn flip(&mut self, name: &str, offset: u64, bit: u8) -> bool {
-        let flipped = self.names.get(name).is_some_and(|file| self.content(file).flip(offset, bit));
-        self.happened.add(faults::BIT_FLIPPED, u64::from(flipped));
-        flipped
+        self.names.get(name).is_some_and(|file| self.content(file).flip(offset, bit))
+    }
+
+    /// Bytes of a file that reads see; `None` if there is none.
+    pub(super) fn peek(&self, name: &str, offset: u64, out: &mut [u8]) -> Option<usize> {
+        self.names.get(name).map(|file| self.files[&file].content.read(offset, out))
+    }
+
+    /// Remembers what is durable now.
+    pub(super) fn remember(&mut self) {
+        let mut random = self.random.fork();
+        let mut names = self.names.clone();
+        names.lose_power(Survival::Nothing, &mut random);
+        let durable = |(file, stored): (&u64, &Stored)| {
+            let mut content = stored.content.clone();
+            content.lose_power(Survival::Nothing, &mut 0, &mut random);
+            (*file, content)
+        };
+        let files = self.files.iter().map(durable).collect();
+        self.other = Some(Image { names, files });
+    }
+
+    /// Changes places with what is remembered; returns whether there is any.
+    pub(super) fn swap(&mut self) -> bool {
+        let Some(image) = self.other.take() else { return false };
+        let closed = self.files.values().all(|stored| Rc::strong_count(&stored.open) == 1);
+        assert!(closed, "invariant: a disk is exchanged while nobody uses it");
+        let stored = |(file, content)| (file, Stored { content, open: OpenToken::default() });
+        let files = std::mem::replace(&mut self.files, image.files.into_iter().map(stored).collect());
+        let names = std::mem::replace(&mut self.names, image.names);
+        self.other =
+            Some(Image { names, files: files.into_iter().map(|(file, stored)| (file, stored.content)).collect() });
+        true
+    }
+
+    /// Forgets what was remembered.
+    pub(super) fn forget_other(&mut self) {
+        self.other = None;
     }
 
     /// All names with the lengths of their files.

@@ -1,4 +1,4 @@
-//! A disk that loses, as a real one may, whatever was not synced.
+//! A disk that loses, as a real one may, whatever was not synced, and does worse if it is told to.
 //!
 //! * Operations take virtual time and complete in any order. An operation that was issued runs to its end, also when
 //!   its future is dropped: it is an event of the simulator.
@@ -12,6 +12,7 @@
 
 mod allocation;
 mod content;
+mod faults;
 mod medium;
 mod names;
 #[cfg(test)]
@@ -27,10 +28,11 @@ use proto::checksum::checksum;
 use proto::limits::SECTOR_BYTES;
 use proto::port::{AlignedBuf, Disk, DiskFile, DiskSpace};
 
+use self::faults::{Faults, Hold};
 use self::medium::{Ending, Medium, OpenToken};
 use super::completion::completion;
 use super::executor::Executor;
-use super::faults::{self, Happened};
+use super::faults::{self as kinds, Happened};
 use super::random::Random;
 
 /// Contents of memory that nobody may trust.
@@ -108,10 +110,10 @@ impl Operation {
     /// What is counted when it fails.
     fn fault(self) -> &'static str {
         match self {
-            Operation::Read | Operation::Len => faults::READ_FAILED,
-            Operation::Write => faults::WRITE_FAILED,
-            Operation::Sync | Operation::SyncDir => faults::SYNC_FAILED,
-            _ => faults::NAMES_FAILED,
+            Operation::Read | Operation::Len => kinds::READ_FAILED,
+            Operation::Write => kinds::WRITE_FAILED,
+            Operation::Sync | Operation::SyncDir => kinds::SYNC_FAILED,
+            _ => kinds::NAMES_FAILED,
         }
     }
 
@@ -190,7 +192,55 @@ impl SimDisk {
     ///
     /// A failed write leaves any part of its sectors, a failed sync loses any part of what it should have kept.
     pub fn fail_nth(&self, operation: Operation, nth: u64) {
-        self.0.medium.borrow_mut().fail_nth(operation, nth);
+        self.0.medium.borrow_mut().faults.fail_nth(operation, nth);
+    }
+
+    /// Lets `nth` more writes to files whose names start with `scope` complete, then misdirects one: it lands elsewhere
+    /// in its file, or in another in scope, never on a first sector. It reports success, and what it should have
+    /// replaced stays.
+    pub fn misdirect_nth(&self, scope: &'static str, nth: u64) {
+        self.0.medium.borrow_mut().faults.misdirect_nth(scope, nth);
+    }
+
+    /// Lets `nth` more reads of files whose names start with `scope` complete; the first one after them that meets a
+    /// sector which changed since the power last went shows it as it was before its last change.
+    pub fn stale_nth(&self, scope: &'static str, nth: u64) {
+        self.0.medium.borrow_mut().faults.stale_nth(scope, nth);
+    }
+
+    /// Lets `nth` more operations go, then makes all that are issued during `lasts` take up to `extra_max` longer. It
+    /// replaces a stall.
+    pub fn slow_nth(&self, nth: u64, lasts: Duration, extra_max: Duration) {
+        self.0.medium.borrow_mut().faults.slow_nth(nth, lasts, extra_max);
+    }
+
+    /// Lets `nth` more operations go; what is issued then is answered only when `lasts` is over, or never by this
+    /// process. It replaces a slow spell.
+    pub fn stall_nth(&self, nth: u64, lasts: Option<Duration>) {
+        self.0.medium.borrow_mut().faults.stall_nth(nth, lasts);
+    }
+
+    /// Remembers what is durable now, for [`SimDisk::revert`].
+    pub fn remember(&self) {
+        self.0.medium.borrow_mut().remember();
+    }
+
+    /// Makes the whole disk what it was when it was last remembered; nobody may use it. Returns whether it ever was.
+    pub fn revert(&self) -> bool {
+        let mut medium = self.0.medium.borrow_mut();
+        let reverted = medium.swap();
+        medium.happened.add(kinds::DISK_REVERTED, u64::from(reverted));
+        reverted
+    }
+
+    /// Undoes [`SimDisk::revert`], as an operator who finds the right disk. Nobody may use it.
+    ///
+    /// # Panics
+    /// If the disk is not reverted.
+    pub fn restore(&self) {
+        let mut medium = self.0.medium.borrow_mut();
+        assert!(medium.swap(), "invariant: only a reverted disk is restored");
+        medium.forget_other();
     }
 
     /// Changes the bytes of the device, as an operator who enlarges a volume.
@@ -204,9 +254,9 @@ impl SimDisk {
         self.0.medium.borrow().used_bytes()
     }
 
-    /// Lets no further operation fail.
+    /// Lets nothing further go wrong. What went wrong at rest stays as it is.
     pub fn clear_faults(&self) {
-        self.0.medium.borrow_mut().clear_faults();
+        self.0.medium.borrow_mut().faults = Faults::default();
     }
 
     /// Flips bit `bit` of the byte at `offset` of file `name`, as rot at rest would.
@@ -217,7 +267,25 @@ impl SimDisk {
     /// If `bit` is not below 8.
     pub fn corrupt(&self, name: &str, offset: u64, bit: u8) -> bool {
         assert!(bit < 8, "a byte has eight bits");
+        let mut medium = self.0.medium.borrow_mut();
+        let flipped = medium.flip(name, offset, bit);
+        medium.happened.add(kinds::BIT_FLIPPED, u64::from(flipped));
+        flipped
+    }
+
+    /// Flips a bit back, as an operator who has a copy of the file. Returns whether the file is still there.
+    pub fn mend(&self, name: &str, offset: u64, bit: u8) -> bool {
         self.0.medium.borrow_mut().flip(name, offset, bit)
+    }
+
+    /// Reads bytes as an operator would look at them: without time, and without faults. Fewer than `len` at the end of
+    /// the file; `None` if there is no such file.
+    #[must_use]
+    pub fn peek(&self, name: &str, offset: u64, len: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let have = self.0.medium.borrow().peek(name, offset, &mut bytes)?;
+        bytes.truncate(have);
+        Some(bytes)
     }
 
     /// All names, sorted, with the lengths of their files in bytes.
@@ -235,10 +303,11 @@ impl SimDisk {
         while !effects.is_empty() {
             let effect = effects.swap_remove(random.below(effects.len() as u64) as usize);
             if random.chance(1, 2) {
-                medium.happened(faults::OPERATION_INTERRUPTED);
+                medium.happened(kinds::OPERATION_INTERRUPTED);
                 effect(&mut medium, Ending::Interrupted);
             }
         }
+        medium.faults.process_ended();
         if crash == Crash::Power {
             medium.lose_power();
         }
@@ -277,8 +346,23 @@ impl SimDisk {
         };
         device.in_flight.borrow_mut().insert(number, (request.operation, effect));
         let delay = self.latency(request.operation, request.transfer_bytes);
-        let disk = self.clone();
-        device.executor.schedule(delay, move || disk.complete(number));
+        let hold = device.medium.borrow_mut().faults.hold(device.executor.now(), &mut device.random.borrow_mut());
+        let happened = |kind| device.medium.borrow().happened(kind);
+        let extra = match hold {
+            Hold::No => Some(Duration::ZERO),
+            Hold::Slow(extra) => {
+                happened(kinds::OPERATION_SLOW);
+                Some(extra)
+            }
+            Hold::Stalled(lasts) => {
+                happened(kinds::OPERATION_STALLED);
+                lasts
+            }
+        };
+        if let Some(extra) = extra {
+            let disk = self.clone();
+            device.executor.schedule(delay + extra, move || disk.complete(number));
+        }
         completion.await
     }
 

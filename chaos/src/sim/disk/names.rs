@@ -22,7 +22,7 @@ struct Pending {
 }
 
 /// Names and the numbers of their files.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     current: BTreeMap<String, u64>,
     durable: BTreeMap<String, u64>,
@@ -33,6 +33,11 @@ impl Names {
     /// The file of that name.
     pub(super) fn get(&self, name: &str) -> Option<u64> {
         self.current.get(name).copied()
+    }
+
+    /// A name of that file; `None` if it has none now.
+    pub(super) fn name_of(&self, file: u64) -> Option<&str> {
+        self.all().find(|(_, named)| *named == file).map(|(name, _)| name)
     }
 
     /// All names, sorted.

@@ -253,6 +253,206 @@ fn injected_errors_hit_the_nth_operation() {
         .unwrap();
 }
 
+/// How often a fault has happened, on any disk.
+fn happened(disk: &SimDisk, kind: &str) -> u64 {
+    disk.0.medium.borrow().happened.counts().get(kind).copied().unwrap_or(0)
+}
+
+/// The first byte of every sector of every file.
+async fn first_bytes(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    for (name, bytes) in disk.files() {
+        let peeked = disk.peek(&name, 0, bytes as usize).unwrap();
+        all.push((name, peeked.chunks(SECTOR_BYTES).map(|sector| sector[0]).collect()));
+    }
+    all
+}
+
+#[test]
+fn a_misdirected_write_lands_elsewhere_in_scope_and_reports_success() {
+    let mut hit = BTreeSet::new();
+    for seed in 0..200 {
+        let mut simulation = Simulation::new(seed);
+        let disk = simulation.add_disk(DiskOptions::default());
+        let writing = disk.clone();
+        let before = [("other/a", 1), ("rows/a", 2), ("rows/b", 3)];
+        simulation
+            .run(async move {
+                for (name, fill) in before {
+                    let file = writing.create(name, 4 * SECTOR).await.unwrap();
+                    file.write_durable_at(filled(4, fill), 0).await.0.unwrap();
+                }
+                writing.misdirect_nth("rows/", 1);
+                let other = writing.open("other/a").await.unwrap();
+                other.write_durable_at(filled(1, 1), 0).await.0.unwrap();
+                let file = writing.open("rows/a").await.unwrap();
+                for sector in [3, 2, 1] {
+                    file.write_durable_at(filled(1, 9), sector * SECTOR).await.0.unwrap();
+                }
+            })
+            .unwrap();
+        assert_eq!(happened(&disk, kinds::WRITE_MISDIRECTED), 1);
+        let after = simulation.run(async move { first_bytes(&disk).await }).unwrap();
+        assert_eq!(after[0].1, [1; 4], "it is out of scope");
+        assert_eq!(after[1].1[0], 2, "a first sector is spared");
+        assert_eq!(after[2].1[0], 3);
+        assert_ne!(after[1].1[2..], [9, 9], "its place keeps what was there, unless it is hit");
+        hit.insert((after[1].1.clone(), after[2].1.clone()));
+    }
+    assert!(hit.len() >= 4, "{hit:?}");
+}
+
+#[test]
+fn a_stale_read_is_stale_once() {
+    let mut simulation = Simulation::new(1);
+    let disk = simulation.add_disk(DiskOptions::default());
+    let counted = disk.clone();
+    simulation
+        .run(async move {
+            let file = disk.create("a", SECTOR).await.unwrap();
+            file.write_durable_at(filled(1, 1), 0).await.0.unwrap();
+            file.write_durable_at(filled(1, 2), 0).await.0.unwrap();
+            disk.stale_nth("a", 1);
+            let mut seen = Vec::new();
+            for _ in 0..4 {
+                seen.push(first_byte(&disk, "a", 0).await);
+            }
+            assert_eq!(seen, [Some(2), Some(1), Some(2), Some(2)]);
+        })
+        .unwrap();
+    assert_eq!(happened(&counted, kinds::READ_STALE), 1);
+}
+
+#[test]
+fn a_slow_disk_answers_late() {
+    let mut simulation = Simulation::new(1);
+    let disk = simulation.add_disk(DiskOptions::default());
+    let counted = disk.clone();
+    let took = simulation.run(async move {
+        let file = disk.create("a", SECTOR).await.unwrap();
+        disk.slow_nth(0, Duration::from_secs(60), Duration::from_secs(30));
+        let began = runtime::monotonic();
+        while runtime::monotonic() - began < Duration::from_secs(60) {
+            file.sync().await.unwrap();
+        }
+        let (slow, began) = (happened(&disk, kinds::OPERATION_SLOW), runtime::monotonic());
+        file.sync().await.unwrap();
+        (slow, runtime::monotonic() - began)
+    });
+    let (slow, after) = took.unwrap();
+    assert!((2..100).contains(&slow), "{slow}");
+    assert!(after < Duration::from_secs(1), "the spell is over: {after:?}");
+    assert_eq!(happened(&counted, kinds::OPERATION_SLOW), slow);
+}
+
+#[test]
+fn a_disk_that_stops_answering_answers_the_next_process() {
+    let mut simulation = Simulation::new(1);
+    let disk = simulation.add_disk(DiskOptions::default());
+    let (writing, written) = (disk.clone(), Rc::new(Cell::new(0)));
+    let counting = written.clone();
+    let stuck = simulation.run(async move {
+        let file = writing.create("a", 8 * SECTOR).await.unwrap();
+        file.sync().await.unwrap();
+        writing.sync_dir("").await.unwrap();
+        writing.stall_nth(2, None);
+        loop {
+            file.write_durable_at(filled(1, 1), counting.get() * SECTOR).await.0.unwrap();
+            counting.set(counting.get() + 1);
+        }
+    });
+    assert!(matches!(stuck, Err(crate::sim::Stuck::Deadlock { .. })), "nothing else goes on in this world");
+    assert_eq!((written.get(), happened(&disk, kinds::OPERATION_STALLED)), (2, 1));
+    let reading = disk.clone();
+    let read = simulation.run(async move { (first_byte(&reading, "a", 1).await, first_byte(&reading, "a", 7).await) });
+    assert_eq!(read, Ok((Some(1), Some(0))));
+}
+
+#[test]
+fn a_disk_that_stalls_for_a_while_loses_nothing() {
+    let mut simulation = Simulation::new(1);
+    let disk = simulation.add_disk(DiskOptions::default());
+    let took = simulation.run(async move {
+        let file = disk.create("a", SECTOR).await.unwrap();
+        disk.stall_nth(0, Some(Duration::from_secs(300)));
+        let began = runtime::monotonic();
+        file.write_durable_at(filled(1, 5), 0).await.0.unwrap();
+        assert_eq!(first_byte(&disk, "a", 0).await, Some(5));
+        runtime::monotonic() - began
+    });
+    let took = took.unwrap();
+    assert!(took >= Duration::from_secs(300) && took < Duration::from_secs(301), "{took:?}");
+}
+
+#[test]
+fn a_reverted_disk_is_what_was_durable_when_it_was_remembered() {
+    let mut simulation = Simulation::new(1);
+    let disk = simulation.add_disk(DiskOptions::default());
+    let write = |disk: SimDisk, name: &'static str, fill, synced| async move {
+        let file = match disk.open(name).await {
+            Ok(file) => file,
+            Err(_) => disk.create(name, SECTOR).await.unwrap(),
+        };
+        file.write_at(filled(1, fill), 0).await.0.unwrap();
+        if synced {
+            file.sync().await.unwrap();
+            disk.sync_dir("").await.unwrap();
+        }
+    };
+    let shown = |disk: &SimDisk| {
+        let byte = |(name, _): (String, u64)| (disk.peek(&name, 0, 1).unwrap()[0], name);
+        disk.files().into_iter().map(byte).collect::<Vec<_>>()
+    };
+    assert!(!disk.revert(), "there is nothing to revert to");
+    simulation.run(write(disk.clone(), "a", 1, true)).unwrap();
+    simulation.run(write(disk.clone(), "a", 2, false)).unwrap();
+    disk.remember();
+    simulation.run(write(disk.clone(), "a", 3, true)).unwrap();
+    simulation.run(write(disk.clone(), "b", 4, true)).unwrap();
+    assert!(disk.revert());
+    assert_eq!(shown(&disk), [(1, "a".to_owned())], "what was not synced is not in it");
+    disk.restore();
+    assert_eq!(shown(&disk), [(3, "a".to_owned()), (4, "b".to_owned())]);
+    assert_eq!(happened(&disk, kinds::DISK_REVERTED), 1);
+    assert!(!disk.revert(), "what was remembered is forgotten");
+}
+
+#[test]
+fn faults_are_counted_when_they_happen() {
+    let mut simulation = Simulation::new(3);
+    let options = DiskOptions { capacity_bytes: 4 * SECTOR, ..DiskOptions::default() };
+    let disk = simulation.add_disk(options);
+    disk.fail_nth(Operation::Sync, 0);
+    disk.misdirect_nth("", 100);
+    disk.stale_nth("", 100);
+    assert!(simulation.happened().counts().is_empty(), "what is armed has not happened");
+    let writing = disk.clone();
+    simulation
+        .run(async move {
+            let file = writing.create("a", 4 * SECTOR).await.unwrap();
+            writing.sync_dir("").await.unwrap();
+            assert!(file.sync().await.is_err());
+            assert!(writing.create("b", SECTOR).await.is_err());
+            file.sync().await.unwrap();
+            file.write_at(filled(4, 1), 0).await.0.unwrap();
+        })
+        .unwrap();
+    assert_eq!((happened(&disk, kinds::SYNC_FAILED), happened(&disk, kinds::DISK_FULL)), (1, 1));
+    assert!(disk.corrupt("a", 5, 1) && disk.mend("a", 5, 1));
+    assert_eq!(happened(&disk, kinds::BIT_FLIPPED), 1, "mending is no fault");
+    for _ in 0..20 {
+        let writing = disk.clone();
+        let write = async move {
+            let file = writing.open("a").await.unwrap();
+            file.write_at(filled(4, 2), 0).await.0.unwrap();
+            file.write_at(filled(4, 3), 0).await.0.unwrap();
+        };
+        simulation.run(write).unwrap();
+        simulation.run_until(0, Crash::Power, async {}).unwrap();
+    }
+    assert!(happened(&disk, kinds::SECTOR_LOST) > 0 && happened(&disk, kinds::SECTOR_TORN) > 0);
+}
+
 #[test]
 fn names_follow_the_contract_of_the_port() {
     let mut simulation = Simulation::new(1);
