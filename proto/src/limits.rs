@@ -103,6 +103,9 @@ pub const EVENT_WATCHERS_MAX: usize = 256;
 pub const EVENT_WAITERS_MAX: usize = 4_096;
 /// Seconds that a request may wait for the next event.
 pub const EVENT_WAIT_SECONDS_MAX: usize = 60;
+/// Seconds after which a disk that does not answer is given up until the next start: well above the time that a drive
+/// or a network volume takes to recover by itself.
+pub const DISK_ANSWER_SECONDS_MAX: u64 = 180;
 /// Virtual shards of a node: index partitions and namespace groups, dealt to the cores at start.
 pub const VIRTUAL_SHARDS: usize = 64;
 /// Calls from one core to another that may be under way; callers beyond it wait for room.

@@ -26,7 +26,7 @@ use net::{BindError, Cores, Listener, Termination};
 use node::{CoreEnds, Node, NodeOptions, OpenReport, StartPlan};
 use nvme::{Ring, RingDisk, RingOptions};
 use proto::CoreId;
-use proto::port::{Disk, runtime};
+use proto::port::{Deadline, Disk, runtime};
 use server::connection::serve_connection;
 use server::{App, Peer, Token};
 
@@ -64,7 +64,7 @@ enum Plan {
 /// What a core's thread is given.
 struct CoreInput {
     socket: std::net::TcpListener,
-    ends: CoreEnds<RingDisk>,
+    ends: CoreEnds<Deadline<RingDisk>>,
     plan: Plan,
 }
 
@@ -129,7 +129,8 @@ async fn on_core(
     let mut disks = Vec::with_capacity(directories.len());
     for directory in directories {
         let opened = RingDisk::open(&ring, &directory.path);
-        disks.push(opened.with_context(|| format!("cannot open {}", directory.path.display()))?);
+        let disk = opened.with_context(|| format!("cannot open {}", directory.path.display()))?;
+        disks.push(Deadline::new(disk));
     }
     let CoreInput { socket, ends, plan } = input;
     let start = |namespace, Shared { plan, keys, token }: Shared| async {
