@@ -38,6 +38,15 @@ pub enum OpenError {
         /// Which one is wrong, and how.
         what: String,
     },
+    /// A data directory is older than the others: an old copy, or a disk that forgot what it had made durable. Starting
+    /// with it would lose acknowledged changes. Give the right one, or bring its files back.
+    #[error("data directory {directory} is older than the others: {what}")]
+    Stale {
+        /// Its place among those given, counted from 1.
+        directory: usize,
+        /// How that is known.
+        what: String,
+    },
     /// The metadata could not be recovered.
     #[error("metadata: {0}")]
     Meta(#[from] meta::OpenError),

@@ -1,7 +1,12 @@
 //! Formatting and recovery: from data directories to a node that serves.
 //!
-//! Order, so that a crash anywhere is harmless: superblocks → incarnation raised on every device → metadata recovered →
-//! files that no log lists removed → on every core: its segments recovered and those left open listed as sealed → serve.
+//! Order, so that a crash anywhere is harmless: superblocks → incarnation raised on the first device → metadata recovered
+//! → files that no log lists removed → incarnation raised on the others → on every core: its segments recovered and those
+//! left open listed as sealed → serve.
+//!
+//! The order also shows a device that comes back as it once was. No crash leaves the first device, which has the
+//! metadata, behind another; and none leaves another behind the last start that made a segment. Such a device is refused
+//! before it, or the metadata, is changed in any way that matters.
 //!
 //! The first core does what is to be done once and hands a [`StartPlan`] to all.
 
@@ -19,7 +24,7 @@ use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, SUPERBLOCK_HAS
 use proto::limits::{CORES_MAX, MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES, WAL_RESERVE_BYTES};
 use proto::planted::{self, Bug};
 use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, runtime};
-use proto::{ClusterId, DeviceId, DomainId, Geometry};
+use proto::{ClusterId, DeviceId, DomainId, Geometry, SegmentId};
 use shard::recovery::{ListedSegment, ListedState};
 use shard::segment::{Member, SEGMENT_DIR, piece_name};
 use shard::{Recovered, Store, StoreOptions, Volume, superblock};
@@ -270,7 +275,11 @@ impl OpenReport {
 /// Errors: [`OpenError`].
 pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>, StartPlan, OpenReport), OpenError> {
     let mut report = OpenReport::default();
-    let (devices, superblock) = claim_devices(&options.disks, options.piece_bytes, &mut report).await?;
+    let mut claimed = find_devices(&options.disks, options.piece_bytes, &mut report).await?;
+    raise_incarnation(&options.disks, &mut claimed[..1], report.incarnation).await?;
+    let superblock = claimed[0].0.clone();
+    let devices: Vec<(DeviceId, usize)> =
+        claimed.iter().map(|(superblock, place)| (superblock.device, *place)).collect();
     let cluster = superblock.cluster;
     let geometry = superblock.geometry().expect("invariant: a parsed superblock has a geometry");
     if geometry != Geometry::SINGLE {
@@ -292,8 +301,10 @@ pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>,
     let meta = Solo::open(solo).await?;
     mark_metadata(disk, superblock).await?;
     let (domain_key, chunker) = open_domain(&meta, &*options.keys, cluster, options.chunker).await?;
+    check_fresh(&claimed[1..], &meta)?;
     let segments = listed_segments(&meta);
-    remove_unlisted(&options.disks, &devices, &segments, &mut report).await?;
+    remove_unlisted(&options.disks, &devices, &meta, &segments, &mut report).await?;
+    raise_incarnation(&options.disks, &mut claimed[1..], report.incarnation).await?;
     let plan = StartPlan {
         cluster,
         geometry,
@@ -308,15 +319,14 @@ pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>,
     Ok((Namespace::new(meta, disk.clone(), cluster), plan, report))
 }
 
-/// Reads all superblocks, formats blank devices, and raises the incarnation on every device.
+/// Reads all superblocks, formats blank devices, and decides the incarnation of this start.
 ///
-/// Returns the devices in the order they were formatted in, each with its place in `disks`, and the first one's
-/// superblock.
-async fn claim_devices<D: Disk>(
+/// Returns the devices in the order they were formatted in, each with its place in `disks`.
+async fn find_devices<D: Disk>(
     disks: &[D],
     piece_bytes: u64,
     report: &mut OpenReport,
-) -> Result<(Vec<(DeviceId, usize)>, Superblock), OpenError> {
+) -> Result<Vec<(Superblock, usize)>, OpenError> {
     if disks.is_empty() {
         return Err(OpenError::Mismatch { what: "none was given".to_owned() });
     }
@@ -349,20 +359,44 @@ async fn claim_devices<D: Disk>(
             return Err(OpenError::Mismatch { what });
         }
     }
-    let newest = devices.iter().map(|(superblock, _)| superblock.incarnation.get()).max().unwrap_or(0);
-    report.incarnation = newest + 1;
-    for (superblock, place) in &mut devices {
-        if planted::is(Bug::UnraisedIncarnation) && newest > 0 {
-            break;
+    let last = devices.iter().map(|(superblock, _)| superblock.incarnation.get()).max().unwrap_or(0);
+    if first.incarnation.get() < last {
+        let what = format!("it was last started as number {}, another as number {last}", first.incarnation);
+        return Err(OpenError::Stale { directory: devices[0].1 + 1, what });
+    }
+    report.incarnation = last + 1;
+    Ok(devices)
+}
+
+/// Makes the incarnation of this start durable on `devices`, one after the other.
+async fn raise_incarnation<D: Disk>(
+    disks: &[D],
+    devices: &mut [(Superblock, usize)],
+    incarnation: u64,
+) -> Result<(), OpenError> {
+    for (superblock, place) in devices {
+        if planted::is(Bug::UnraisedIncarnation) && superblock.incarnation.get() > 0 {
+            continue;
         }
-        superblock.incarnation = report.incarnation.into();
+        superblock.incarnation = incarnation.into();
         superblock.sequence += 1;
         let stored = superblock::store(&disks[*place], superblock).await;
-        let directory = usize::from(superblock.device_ordinal.get()) + 1;
-        stored.map_err(|source| OpenError::Device { directory, source })?;
+        stored.map_err(|source| OpenError::Device { directory: *place + 1, source })?;
     }
-    let first = devices[0].0.clone();
-    Ok((devices.into_iter().map(|(superblock, place)| (superblock.device, place)).collect(), first))
+    Ok(())
+}
+
+/// Checks that `devices`, whose incarnations were not raised yet, were there at every start that made a segment.
+fn check_fresh<D: Disk>(devices: &[(Superblock, usize)], meta: &Solo<D>) -> Result<(), OpenError> {
+    let made = meta.view(|view| view.segments()).into_iter().map(|record| record.segment.incarnation());
+    let last = made.max().unwrap_or(0);
+    match devices.iter().find(|(superblock, _)| superblock.incarnation.get() < last) {
+        Some((superblock, place)) => {
+            let what = format!("it was last started as number {}, the node as number {last}", superblock.incarnation);
+            Err(OpenError::Stale { directory: *place + 1, what })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Notes on the first device that the node's metadata was made, so that its loss is never taken for a new node.
@@ -457,10 +491,11 @@ fn listed_segments<D: Disk>(meta: &Solo<D>) -> Vec<ListedSegment> {
 
 /// Removes segment files that no log lists: left by a crash between their creation and their listing.
 ///
-/// A file with a row in it is kept and reported, for such a file is never made by a crash.
+/// A file with a row of its own is never made by a crash: the metadata has forgotten it, and who knows what else.
 async fn remove_unlisted<D: Disk>(
     disks: &[D],
     devices: &[(DeviceId, usize)],
+    meta: &Solo<D>,
     segments: &[ListedSegment],
     report: &mut OpenReport,
 ) -> Result<(), OpenError> {
@@ -480,10 +515,16 @@ async fn remove_unlisted<D: Disk>(
             }
             let file = disk.open(&name).await.map_err(failed)?;
             let (read, first_row) = file.read_at(AlignedBuf::zeroed(SECTOR_BYTES), SECTOR_BYTES as u64).await;
-            if read.map_err(failed)? == SECTOR_BYTES && PieceHeader::parse(&first_row).is_ok() {
-                let warning = format!("{name} holds rows but is not listed in the metadata; it was left alone");
-                report.warnings.push(warning);
-                continue;
+            let whole = read.map_err(failed)? == SECTOR_BYTES;
+            if let Some(row) = PieceHeader::parse(&first_row).ok().filter(|_| whole)
+                && piece_name(SegmentId(row.segment.get()), usize::from(row.column)) == name
+            {
+                if meta.view(|view| view.segment(SegmentId(row.segment.get()))).is_some() {
+                    report.warnings.push(format!("{name} holds rows of a segment that was freed; it was left alone"));
+                    continue;
+                }
+                let what = format!("{name} in directory {} holds rows, and its metadata does not know it", place + 1);
+                return Err(OpenError::Stale { directory: devices[0].1 + 1, what });
             }
             drop(file);
             disk.remove(&name).await.map_err(failed)?;
