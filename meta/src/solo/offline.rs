@@ -336,7 +336,7 @@ impl SnapshotFramePairs {
         header: impl FnOnce(&SnapshotHeader),
         mut take: impl FnMut(SnapshotFramePairs),
     ) -> Result<(), OpenError> {
-        let mut reader = FrameReader::open(options, last_lsn).await?;
+        let mut reader = FrameReader::open(options, snapshot::file_name(last_lsn), last_lsn).await?;
         header(&reader.header);
         while let Some(frame) = reader.next().await? {
             let mut pairs = Vec::with_capacity(frame.pairs as usize);

@@ -4,6 +4,7 @@
 //!
 //! * An unreadable batch is the torn tail of a write that nobody was answered for only in the last file, and only if no
 //!   header of a later batch is found at any sector after it. Anything else is damage, and the node does not start.
+//! * A device may once answer with what was there before: a batch counts as unreadable only when it was read twice.
 //! * What is accepted at the end of the last file may still be in a volatile cache: it is synced before anything is
 //!   built on it.
 //! * Then a new file is made durable, whose header names the next command. From that moment the file before it ends
@@ -333,19 +334,23 @@ impl Replay {
         let mut previous_checksum = header_checksum(&log.header);
         while end.is_none_or(|end| next_lsn < end.0) {
             let corrupt = |what| OpenError::Corrupt { file: log.name.clone(), offset, what };
-            let (checksum, commands, bytes) =
-                match log.read_batch(&mut window, offset, next_lsn, previous_checksum).await? {
-                    Found::Batch { checksum, commands, bytes } => (checksum, commands, bytes),
-                    Found::Unreadable(error) if end.is_some() => return Err(corrupt(error.into())),
-                    Found::Unreadable(error) => {
-                        let later = |header: &WalBatchHeader| header.tag == log.header.tag;
-                        let after = offset + SECTOR_BYTES as u64;
-                        if find_batch(&mut window, after, later).await.map_err(device)?.is_some() {
-                            return Err(corrupt(error.into()));
-                        }
-                        break;
+            let mut found = log.read_batch(&mut window, offset, next_lsn, previous_checksum).await;
+            if matches!(found, Ok(Found::Unreadable(_)) | Err(OpenError::Corrupt { .. })) {
+                window.forget();
+                found = log.read_batch(&mut window, offset, next_lsn, previous_checksum).await;
+            }
+            let (checksum, commands, bytes) = match found? {
+                Found::Batch { checksum, commands, bytes } => (checksum, commands, bytes),
+                Found::Unreadable(error) if end.is_some() => return Err(corrupt(error.into())),
+                Found::Unreadable(error) => {
+                    let later = |header: &WalBatchHeader| header.tag == log.header.tag;
+                    let after = offset + SECTOR_BYTES as u64;
+                    if find_batch(&mut window, after, later).await.map_err(device)?.is_some() {
+                        return Err(corrupt(error.into()));
                     }
-                };
+                    break;
+                }
+            };
             if end.is_some_and(|end| next_lsn + commands.len() as u64 > end.0) {
                 return Err(corrupt(Damage::Chain));
             }

@@ -2,6 +2,9 @@
 //!
 //! A crash is harmless at any point: until the rename the file has a temporary name that recovery ignores; after it
 //! the file is complete and durable, and the logs and snapshots that it replaces are removed only then.
+//!
+//! What a snapshot replaces is the only other copy, and a disk may report a write that went elsewhere or nowhere. So the
+//! whole file is read back and verified before it gets its name.
 
 use std::io;
 use std::rc::Rc;
@@ -114,12 +117,22 @@ async fn take<D: Disk>(inner: &Rc<Inner<D>>) -> Result<(), SnapshotError> {
     let temporary = format!("{DIRECTORY}/{TEMPORARY_NAME}");
     let name = file_name(start.last_lsn.0);
     let device = |error: io::Error| SnapshotError::Device { file: name.clone(), kind: error.kind() };
-    let bytes = match write(inner, &start, &temporary).await {
+    let mut written = write(inner, &start, &temporary).await.map_err(device);
+    if written.is_ok()
+        && let Err(error) = verify(&inner.options, &temporary, start.last_lsn.0).await
+    {
+        let kind = match error {
+            OpenError::Device { source, .. } => source.kind(),
+            _ => io::ErrorKind::InvalidData,
+        };
+        written = Err(SnapshotError::Device { file: name.clone(), kind });
+    }
+    let bytes = match written {
         Ok(bytes) => bytes,
         Err(error) => {
             // The next attempt removes it as well, so failing to do so now is no second error.
             let _ = inner.options.disk.remove(&temporary).await;
-            return Err(device(error));
+            return Err(error);
         }
     };
     let disk = &inner.options.disk;
@@ -218,6 +231,19 @@ async fn write<D: Disk>(inner: &Rc<Inner<D>>, start: &Start, name: &str) -> io::
     Ok(offset)
 }
 
+/// Reads a snapshot back and checks that it is whole.
+///
+/// Errors: as [`load`].
+async fn verify<D: Disk>(options: &SoloOptions<D>, name: &str, last_lsn: u64) -> Result<(), OpenError> {
+    let mut reader = FrameReader::open(options, name.to_owned(), last_lsn).await?;
+    let mut pairs = 0u64;
+    while let Some(frame) = reader.next().await? {
+        pairs += u64::from(frame.pairs);
+        runtime::yield_now().await;
+    }
+    if pairs == reader.header.pairs.get() { Ok(()) } else { Err(reader.corrupt(0, Damage::Contents)) }
+}
+
 /// Lays out and seals a frame in `buf`, which has the right length.
 fn seal_frame(buf: &mut [u8], tag: SegmentTag, index: u64, run: &SnapshotRun, cipher: &dyn Cipher) {
     let (head, body) = buf.split_at_mut(HEADER_BYTES);
@@ -249,7 +275,7 @@ pub(super) struct Loaded {
 ///
 /// Errors: [`OpenError::Corrupt`] if an older snapshot should be tried; any other is final.
 pub(super) async fn load<D: Disk>(options: &SoloOptions<D>, last_lsn: u64) -> Result<Loaded, OpenError> {
-    let mut reader = FrameReader::open(options, last_lsn).await?;
+    let mut reader = FrameReader::open(options, file_name(last_lsn), last_lsn).await?;
     let mut loading = Loading::default();
     let mut pairs = 0u64;
     while let Some(frame) = reader.next().await? {
@@ -283,11 +309,14 @@ pub(super) struct Frame {
 }
 
 impl<D: Disk> FrameReader<D> {
-    /// Opens the snapshot after command `last_lsn` and checks its header.
+    /// Opens the snapshot after command `last_lsn`, in the file `name`, and checks its header.
     ///
     /// Errors: as [`load`].
-    pub(super) async fn open(options: &SoloOptions<D>, last_lsn: u64) -> Result<FrameReader<D>, OpenError> {
-        let name = file_name(last_lsn);
+    pub(super) async fn open(
+        options: &SoloOptions<D>,
+        name: String,
+        last_lsn: u64,
+    ) -> Result<FrameReader<D>, OpenError> {
         let device = |source| OpenError::Device { file: name.clone(), source };
         let corrupt = |what| OpenError::Corrupt { file: name.clone(), offset: 0, what };
         let file = options.disk.open(&name).await.map_err(device)?;

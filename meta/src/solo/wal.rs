@@ -127,6 +127,11 @@ impl<F: DiskFile> WalWriter<F> {
         buf.copy_from_slice(header.as_bytes());
         buf.pad_to_sector();
         file.write_durable_at(buf, 0).await.0.map_err(failed)?;
+        // Without its header no batch of the file could be read, and a disk may report a write that went elsewhere.
+        let (read, back) = file.read_at(options.disk.buffer(SECTOR_BYTES), 0).await;
+        if read.map_err(failed)? != SECTOR_BYTES || !back.starts_with(header.as_bytes()) {
+            return Err(failed(io::ErrorKind::InvalidData.into()));
+        }
         if !planted::is(Bug::UnsyncedLogName) {
             options.disk.sync_dir(DIRECTORY).await.map_err(failed)?;
         }

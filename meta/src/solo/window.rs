@@ -28,6 +28,11 @@ impl<D: Disk> Window<D> {
         Window { disk, file, start: 0, valid: 0, held: AlignedBuf::zeroed(0), window_bytes: WINDOW_BYTES_MIN }
     }
 
+    /// Reads from the device again, whatever is in memory.
+    pub(super) fn forget(&mut self) {
+        self.valid = 0;
+    }
+
     /// Returns `len` bytes at `offset`, a multiple of 4 KiB; fewer only at the end of the file.
     ///
     /// Errors: the device's own.
