@@ -25,6 +25,9 @@ const WINDOW_BYTES: usize = 1 << 20;
 /// A sector that holds nothing: most of what a scan of an open segment meets, so it is compared as a whole.
 const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
 
+/// Scans of a column that contradict each other, before the device is called faulty.
+const SCANS_MAX: usize = 3;
+
 /// What the metadata says of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedSegment {
@@ -121,7 +124,7 @@ pub async fn recover_segment<D: Disk>(
         if open {
             column.file.sync().await.map_err(failed)?;
         }
-        let Scanned { pieces: found, end } = scan(&recovered.segment, column).await.map_err(failed)?;
+        let Scanned { pieces: found, end } = scan_surely(&recovered.segment, column).await.map_err(failed)?;
         if open {
             column.file.set_len(end).await.map_err(failed)?;
             column.file.sync().await.map_err(failed)?;
@@ -261,6 +264,20 @@ struct Scanned {
     /// Where the zeros begin that go on to the end of the file. What lies before may be a damaged row, whose intact
     /// blocks can still be read at the locations that manifests hold.
     end: u64,
+}
+
+/// Scans a column, again if a second look at where it ends contradicts the first: a device may once answer with the
+/// zeros that were there before a row, and what is cut off is gone.
+async fn scan_surely<F: DiskFile>(segment: &Segment, column: &Column<F>) -> std::io::Result<Scanned> {
+    for _ in 0..SCANS_MAX {
+        let scanned = scan(segment, column).await?;
+        let (read, mut next) = column.file.read_at(AlignedBuf::zeroed(SECTOR_BYTES), scanned.end).await;
+        next.set_len(read?);
+        if next.iter().all(|byte| *byte == 0) {
+            return Ok(scanned);
+        }
+    }
+    Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the disk answers differently every time"))
 }
 
 /// Finds every intact piece of this segment in one column's file.

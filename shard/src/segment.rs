@@ -2,6 +2,9 @@
 //!
 //! Opening order, so that a crash anywhere is harmless: files with headers are durable → the metadata log lists the
 //! segment → rows are appended. A file that no log lists therefore holds no row.
+//!
+//! The header is read back before anything relies on it: without it no row of the segment can be read, and a disk may
+//! report a write that went elsewhere.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -387,6 +390,13 @@ async fn create_piece<D: Disk>(
     let mut sector = AlignedBuf::copy_of(header.as_bytes());
     sector.pad_to_sector();
     file.write_durable_at(sector, 0).await.0?;
+    let (read, back) = file.read_at(member.disk.buffer(SECTOR_BYTES), 0).await;
+    if read? != SECTOR_BYTES || !back.starts_with(header.as_bytes()) {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            "the header was not written where it should be",
+        ));
+    }
     if !planted::is(Bug::UnsyncedSegmentName) {
         member.disk.sync_dir(SEGMENT_DIR).await?;
     }
