@@ -16,7 +16,7 @@ use crate::harness::World;
 use crate::invariants::counters::{self, Recount};
 use crate::invariants::{acked_writes, linearizable, listing, reachable};
 use crate::oracle::{Seen, Violation, violation};
-use crate::sim::{Random, SimDisk};
+use crate::sim::{Random, WatchedDisk};
 
 /// Versions of a page of them, at most.
 const VERSIONS_LISTED_MAX: u64 = 5;
@@ -25,7 +25,7 @@ const VERSIONS_LISTED_MAX: u64 = 5;
 ///
 /// # Errors
 /// The first [`Violation`].
-pub async fn everything(world: &World, node: &Node<SimDisk>, random: &mut Random) -> Result<(), Violation> {
+pub async fn everything(world: &World, node: &Node<WatchedDisk>, random: &mut Random) -> Result<(), Violation> {
     let mut recount = Recount::default();
     let names = names(world, node, random).await?;
     acked_writes::check_names(world, &names)?;
@@ -45,7 +45,11 @@ pub async fn everything(world: &World, node: &Node<SimDisk>, random: &mut Random
 }
 
 /// Walks over all names, top by top; returns everything that is there.
-async fn names(world: &World, node: &Node<SimDisk>, random: &mut Random) -> Result<BTreeMap<String, Seen>, Violation> {
+async fn names(
+    world: &World,
+    node: &Node<WatchedDisk>,
+    random: &mut Random,
+) -> Result<BTreeMap<String, Seen>, Violation> {
     let mut tops = listing::directory(world, node, "/", random).await?;
     let known = world.oracle.borrow().tops();
     if let Some(unknown) = tops.keys().find(|top| !known.contains(top)) {
@@ -75,7 +79,7 @@ async fn names(world: &World, node: &Node<SimDisk>, random: &mut Random) -> Resu
 /// Compares what a file was at every version, and reads some of them.
 async fn versions(
     world: &World,
-    node: &Node<SimDisk>,
+    node: &Node<WatchedDisk>,
     path: &str,
     random: &mut Random,
     recount: &mut Recount,
@@ -112,7 +116,7 @@ async fn versions(
 ///
 /// # Errors
 /// [`Violation`]; an error of the node counts as one.
-pub async fn stores_once(world: &World, nodes: &[Node<SimDisk>], random: &mut Random) -> Result<(), Violation> {
+pub async fn stores_once(world: &World, nodes: &[Node<WatchedDisk>], random: &mut Random) -> Result<(), Violation> {
     use crate::oracle::model::{Action, Answer, AttributeChange};
     let mut bytes = vec![0; random.between(10_000, 60_000) as usize];
     random.fill(&mut bytes);

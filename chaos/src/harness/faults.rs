@@ -14,6 +14,18 @@ pub enum Fault {
     Full,
     /// Operations of disks fail.
     Io,
+    /// Writes land elsewhere and report success.
+    Misdirected,
+    /// Reads show, once, what was there before.
+    Stale,
+    /// A whole disk comes back as it once was, and is exchanged for the right one when the node refuses it.
+    Reverted,
+    /// Bits of logs, snapshots, superblocks and headers of segments flip at rest, and are mended when the node refuses.
+    MetadataRot,
+    /// A disk takes up to a minute for each operation.
+    Slow,
+    /// A disk does not answer, for a while or until the process ends.
+    Stalled,
 }
 
 /// What the node may then do that it must not do otherwise.
@@ -23,6 +35,8 @@ pub enum Excuse {
     Refusal,
     /// A read ends in `Damaged`, naming the file and the bytes.
     DamagedRead,
+    /// A read ends in `Damaged`, naming the file and the bytes, as long as faults go on; the bytes are whole.
+    PassingDamage,
     /// A read ends in `Device`, naming the file and the bytes.
     FailedRead,
     /// A start does not open, as long as faults go on.
@@ -35,6 +49,10 @@ pub enum Excuse {
     MissingChunks,
     /// Segments hold rows that nobody was told of, or have lost some, and are not counted one by one.
     UntoldRows,
+    /// Rows lie in segments that the node takes for refused, and does not count.
+    UncountedRows,
+    /// Damage is met where no bit was flipped.
+    UnflippedDamage,
     /// The same bytes are stored again, since the first copy cannot be read or found no room.
     SecondCopy,
     /// The offline check at a crash has no meaning: it would meet the fault itself.
@@ -72,6 +90,57 @@ const TOLERANCES: &[Tolerance] = &[
             Excuse::FailedStart,
             Excuse::Amendment,
             Excuse::UntoldRows,
+            Excuse::UncountedRows,
+            Excuse::SecondCopy,
+            Excuse::Warning,
+            Excuse::NoQuickCheck,
+        ],
+    },
+    Tolerance {
+        fault: Fault::Misdirected,
+        one_in: 8,
+        excuses: &[
+            // A header that went astray is noticed at once, and so is a snapshot.
+            Excuse::Refusal,
+            Excuse::DamagedRead,
+            Excuse::UnflippedDamage,
+            Excuse::MissingChunks,
+            Excuse::UntoldRows,
+            Excuse::SecondCopy,
+            Excuse::Warning,
+            Excuse::NoQuickCheck,
+        ],
+    },
+    Tolerance {
+        fault: Fault::Stale,
+        one_in: 8,
+        excuses: &[
+            Excuse::Refusal,
+            Excuse::PassingDamage,
+            Excuse::UnflippedDamage,
+            Excuse::FailedStart,
+            Excuse::MissingChunks,
+            Excuse::UntoldRows,
+            Excuse::UncountedRows,
+            Excuse::Amendment,
+            Excuse::SecondCopy,
+            Excuse::Warning,
+            Excuse::NoQuickCheck,
+        ],
+    },
+    Tolerance { fault: Fault::Reverted, one_in: 8, excuses: &[] },
+    Tolerance { fault: Fault::MetadataRot, one_in: 8, excuses: &[] },
+    Tolerance { fault: Fault::Slow, one_in: 12, excuses: &[] },
+    Tolerance {
+        fault: Fault::Stalled,
+        one_in: 12,
+        excuses: &[
+            Excuse::Refusal,
+            Excuse::FailedRead,
+            Excuse::FailedStart,
+            Excuse::Amendment,
+            Excuse::UntoldRows,
+            Excuse::UncountedRows,
             Excuse::SecondCopy,
             Excuse::Warning,
             Excuse::NoQuickCheck,

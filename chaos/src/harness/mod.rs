@@ -18,6 +18,7 @@
 
 pub mod faults;
 pub mod plan;
+mod rest;
 mod round;
 pub mod tally;
 pub mod world;

@@ -8,6 +8,7 @@ use proto::port::runtime;
 
 use super::OPERATIONS_MIN;
 use super::faults::{Excuse, Fault};
+use super::rest;
 use super::world::World;
 use crate::invariants::{self, Closed, fsck, nonces};
 use crate::oracle::{Violation, violation};
@@ -78,6 +79,24 @@ pub(super) fn round(simulation: &mut Simulation, world: &Rc<World>, random: &mut
     }
     if world.plan.faults.has(Fault::Rot) {
         (0..random.below(4)).for_each(|_| world.rot(random));
+    }
+    if world.plan.faults.has(Fault::Misdirected) && random.chance(1, 2) {
+        world.misdirect(random);
+    }
+    if world.plan.faults.has(Fault::Stale) && random.chance(1, 2) {
+        world.make_stale(random);
+    }
+    if world.plan.faults.has(Fault::Reverted) {
+        rest::exchange(simulation, world, random)?;
+    }
+    if world.plan.faults.has(Fault::MetadataRot) && random.chance(1, 2) {
+        rest::rot_metadata(simulation, world, random)?;
+    }
+    // A disk is either slow or does not answer.
+    if world.plan.faults.has(Fault::Stalled) && random.chance(1, 2) {
+        world.stall(random);
+    } else if world.plan.faults.has(Fault::Slow) && random.chance(1, 2) {
+        world.slow_down(random);
     }
     let close = match random.below(10) {
         0..=4 => Close::AtEnd,
@@ -167,6 +186,7 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
         world.tally.count("index checkpoints passed over");
     }
     world.started.set(true);
+    world.starts.set(world.starts.get() + 1);
     let node = &nodes[0];
     world.watched.replace(Some(node.clone()));
     world.phase.set(Phase::Checking);

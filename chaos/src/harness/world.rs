@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use node::{FileReadError, Node, NodeOptions, OpenReport};
+use proto::limits::DISK_ANSWER_SECONDS_MAX;
 use proto::limits::SECTOR_BYTES;
 
 use super::faults::Excuse;
@@ -19,7 +21,7 @@ use crate::invariants::nonces::{Seals, WatchedKeys};
 use crate::invariants::reachable::Extent;
 use crate::oracle::{Oracle, Violation, violation};
 use crate::sim::faults::Happened;
-use crate::sim::{DiskOptions, Operation, Random, SimDisk, Simulation};
+use crate::sim::{DiskOptions, Operation, Random, SimDisk, Simulation, WatchedDisk};
 use crate::workload::Client;
 use crate::workload::remote::{self, Remote};
 
@@ -28,6 +30,12 @@ const FAULT_AFTER_POWER_MAX: u64 = 11;
 /// Bytes that others who use the same volume leave of it: from what a start needs to what is below every reserve.
 const SHARED_VOLUME_FREE_BYTES_MIN: u64 = SECTOR_BYTES as u64;
 const SHARED_VOLUME_FREE_BYTES_MAX: u64 = 256 << 10;
+/// A slow operation takes at most two to less than this power of seconds longer: a minute.
+const SLOW_SECONDS_POWER_MAX: u64 = 7;
+/// For how long a disk is slow.
+const SLOW_SPELL: Duration = Duration::from_secs(120);
+/// For how long a disk does not answer, unless the process ends first: shorter and longer than the node waits for it.
+const STALL_SECONDS_MAX: u64 = 2 * DISK_ANSWER_SECONDS_MAX;
 /// Cores of a start, at most.
 const CORES_MAX: u64 = 3;
 /// Tries to hit a byte that holds data.
@@ -70,7 +78,11 @@ pub struct World {
     /// Digest of the metadata at the last clean close, until something may have changed it.
     pub(super) closed: Cell<Option<u128>>,
     /// The first core of the running node, to see what a crash meets.
-    pub(super) watched: RefCell<Option<Node<SimDisk>>>,
+    pub(super) watched: RefCell<Option<Node<WatchedDisk>>>,
+    /// Starts that opened.
+    pub(super) starts: Cell<u64>,
+    /// A disk that is remembered as it was, and after how many starts.
+    pub(super) remembered: Cell<Option<(usize, u64)>>,
     disks: Vec<SimDisk>,
 }
 
@@ -100,6 +112,8 @@ impl World {
             started: Cell::new(false),
             closed: Cell::new(None),
             watched: RefCell::default(),
+            starts: Cell::new(0),
+            remembered: Cell::new(None),
             disks: (0..plan.disks).map(|_| simulation.add_disk(plan.disk)).collect(),
             plan,
         });
@@ -159,12 +173,16 @@ impl World {
     /// [`Violation`] if there is none, or the message names another file or range.
     pub fn tolerate_read_error(&self, at: &str, range: &Range<u64>, error: &FileReadError) -> Result<(), Violation> {
         let (path, bad, excuse, count) = match error {
-            FileReadError::Damaged { path, range, .. } => (path, range, Excuse::DamagedRead, "damaged reads"),
+            FileReadError::Damaged { path, range, .. } if self.excuses(Excuse::DamagedRead) => {
+                (path, range, Excuse::DamagedRead, "damaged reads")
+            }
+            FileReadError::Damaged { path, range, .. } => (path, range, Excuse::PassingDamage, "misread reads"),
             FileReadError::Device { path, range, .. } => (path, range, Excuse::FailedRead, "failed reads"),
             FileReadError::Refused(refused) => return Err(violation!("{at} was open, yet: {refused}")),
         };
         let overlaps = bad.start < range.end && range.start < bad.end;
-        if path != at || !overlaps || !self.excuses(excuse) {
+        let passed = excuse == Excuse::PassingDamage && self.faults_ended.get();
+        if path != at || !overlaps || !self.excuses(excuse) || passed {
             return Err(violation!("a read of {at} bytes {range:?}: {error}"));
         }
         self.tally.count(count);
@@ -212,7 +230,10 @@ impl World {
     }
 
     /// Opens the node on some number of cores, which may differ from that of the start before.
-    pub(super) async fn open(&self, random: &mut Random) -> Result<(Vec<Node<SimDisk>>, OpenReport), node::OpenError> {
+    pub(super) async fn open(
+        &self,
+        random: &mut Random,
+    ) -> Result<(Vec<Node<WatchedDisk>>, OpenReport), node::OpenError> {
         let mut disks = self.disks.clone();
         // Data directories may be given in any order.
         let first = random.below(disks.len() as u64) as usize;
@@ -222,7 +243,19 @@ impl World {
         Node::open_cores(|| self.options(disks.clone()), cores).await
     }
 
-    fn options(&self, disks: Vec<SimDisk>) -> NodeOptions<SimDisk> {
+    /// A start that ends as soon as it has opened, or not.
+    pub(super) fn open_alone(
+        self: &Rc<Self>,
+        simulation: &mut Simulation,
+        random: &mut Random,
+    ) -> Result<Result<(), node::OpenError>, Violation> {
+        let (world, mut random) = (self.clone(), random.fork());
+        let open = async move { world.open(&mut random).await.map(drop) };
+        simulation.run(open).map_err(|stuck| violation!("{stuck}"))
+    }
+
+    fn options(&self, disks: Vec<SimDisk>) -> NodeOptions<WatchedDisk> {
+        let disks = disks.into_iter().map(WatchedDisk::new).collect();
         let plan = &self.plan;
         NodeOptions {
             chunker: plan.scale.chunker(),
@@ -274,6 +307,34 @@ impl World {
         let kind = *random.pick(&KINDS);
         let scale = 1 << random.below(FAULT_AFTER_POWER_MAX);
         random.pick(&self.disks).fail_nth(kind, random.below(scale));
+    }
+
+    /// Misdirects one later write of one disk.
+    pub(super) fn misdirect(&self, random: &mut Random) {
+        let scope = *random.pick(&["segments/", "segments/", "meta/snapshot", "superblock"]);
+        let scale = 1 << random.below(FAULT_AFTER_POWER_MAX);
+        random.pick(&self.disks).misdirect_nth(scope, random.below(scale));
+    }
+
+    /// Makes one later read of one disk stale.
+    pub(super) fn make_stale(&self, random: &mut Random) {
+        let scope = *random.pick(&["segments/", "meta/", "superblock", ""]);
+        let scale = 1 << random.below(FAULT_AFTER_POWER_MAX);
+        random.pick(&self.disks).stale_nth(scope, random.below(scale));
+    }
+
+    /// Makes one disk slow for a while, each operation by less than the node waits for it.
+    pub(super) fn slow_down(&self, random: &mut Random) {
+        let scale = 1 << random.below(FAULT_AFTER_POWER_MAX);
+        let extra_max = Duration::from_secs(1 << random.below(SLOW_SECONDS_POWER_MAX));
+        random.pick(&self.disks).slow_nth(random.below(scale), SLOW_SPELL, extra_max);
+    }
+
+    /// Makes one disk stop answering.
+    pub(super) fn stall(&self, random: &mut Random) {
+        let scale = 1 << random.below(FAULT_AFTER_POWER_MAX);
+        let lasts = random.chance(1, 2).then(|| Duration::from_secs(random.between(1, STALL_SECONDS_MAX)));
+        random.pick(&self.disks).stall_nth(random.below(scale), lasts);
     }
 
     /// Flips a bit of a row or footer of some segment.

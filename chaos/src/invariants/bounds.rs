@@ -20,20 +20,20 @@ use proto::port::runtime;
 use super::Invariant;
 use crate::harness::World;
 use crate::oracle::{Violation, violation};
-use crate::sim::SimDisk;
+use crate::sim::WatchedDisk;
 
 /// How long what clients left behind may take to end after a close.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// Checks one core.
-pub(crate) async fn check(world: &World, node: &Node<SimDisk>) -> Result<(), Violation> {
+pub(crate) async fn check(world: &World, node: &Node<WatchedDisk>) -> Result<(), Violation> {
     world.judge.count(Invariant::Bounds, 1);
     let requests = 2 * world.clients.len() as u64;
     within(&node.load().await, requests)
 }
 
 /// Checks that a closed node has nothing under way; what clients gave up may go on for a while.
-pub(crate) async fn nobody_waits(world: &World, node: &Node<SimDisk>) -> Result<(), Violation> {
+pub(crate) async fn nobody_waits(world: &World, node: &Node<WatchedDisk>) -> Result<(), Violation> {
     world.judge.count(Invariant::Bounds, 1);
     if node.load().await.store.claims > 0 {
         runtime::sleep(LEFT_BEHIND).await;

@@ -10,7 +10,7 @@ use node::fsck::{self, CheckOptions, Report, Severity};
 
 use super::{Invariant, counters, damage};
 use crate::harness::World;
-use crate::harness::faults::Fault;
+use crate::harness::faults::Excuse;
 use crate::oracle::{Violation, violation};
 use crate::sim::Simulation;
 
@@ -28,7 +28,7 @@ pub fn check(simulation: &mut Simulation, world: &World, options: CheckOptions) 
     let report = checked.map_err(|stuck| violation!("{stuck}"))?;
     world.tally.count(&format!("offline checks, {options:?}").to_lowercase());
     world.judge.count(Invariant::Fsck, 1);
-    if world.plan.faults.has(Fault::Rot) {
+    if world.excuses(Excuse::DamagedRead) {
         damage::check(world, &report)?;
     } else {
         is_clean(&report)?;

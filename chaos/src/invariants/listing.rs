@@ -16,12 +16,12 @@ use super::Invariant;
 use crate::harness::World;
 use crate::oracle::model::Refusal;
 use crate::oracle::{Violation, violation};
-use crate::sim::{Random, SimDisk};
+use crate::sim::{Random, WatchedDisk};
 
 /// Lists a directory page by page, up to `limit` entries a page.
 pub(crate) async fn pages(
     world: &World,
-    node: &Node<SimDisk>,
+    node: &Node<WatchedDisk>,
     at: &str,
     limit: usize,
 ) -> Result<Result<Vec<FileInfo>, Refusal>, Violation> {
@@ -69,7 +69,7 @@ fn check_page(last: Option<&str>, names: &[&str], next: Option<&str>, limit: usi
 /// Lists a directory that is there; checks that each entry describes itself the same by path and by id.
 pub(crate) async fn directory(
     world: &World,
-    node: &Node<SimDisk>,
+    node: &Node<WatchedDisk>,
     at: &str,
     random: &mut Random,
 ) -> Result<BTreeMap<String, FileInfo>, Violation> {

@@ -28,7 +28,7 @@ use node::Node;
 
 use crate::harness::World;
 use crate::oracle::Violation;
-use crate::sim::SimDisk;
+use crate::sim::WatchedDisk;
 
 /// A promise; its documentation stands in the file of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ pub enum Closed {
 ///
 /// # Errors
 /// The first [`Violation`].
-pub async fn served(world: &World, nodes: &[Node<SimDisk>], closed: Closed) -> Result<(), Violation> {
+pub async fn served(world: &World, nodes: &[Node<WatchedDisk>], closed: Closed) -> Result<(), Violation> {
     for node in nodes {
         bounds::check(world, node).await?;
     }

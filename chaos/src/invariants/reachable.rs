@@ -14,7 +14,7 @@ use proto::path::FsPath;
 use super::{Invariant, acked_writes, atomicity, reads};
 use crate::harness::World;
 use crate::oracle::{Violation, violation};
-use crate::sim::{Random, SimDisk};
+use crate::sim::{Random, WatchedDisk};
 
 /// Which versions of a file are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) fn earlier_versions(extent: Extent, current: u64, random: &mut Random
 /// Reads a file, as it is or as it was at a version, and compares what came with all that is known of it.
 pub(crate) async fn read_back(
     world: &World,
-    node: &Node<SimDisk>,
+    node: &Node<WatchedDisk>,
     path: &str,
     version: Option<u64>,
 ) -> Result<(), Violation> {
@@ -66,7 +66,7 @@ pub(crate) async fn read_back(
 }
 
 /// Reads to the end of the reader's range. Returns what came, and the error that ended it.
-pub(crate) async fn read_all(reader: &mut FileReader<SimDisk>) -> (Vec<u8>, Option<FileReadError>) {
+pub(crate) async fn read_all(reader: &mut FileReader<WatchedDisk>) -> (Vec<u8>, Option<FileReadError>) {
     let mut bytes = Vec::new();
     while let Some(next) = reader.next().await {
         match next {
@@ -80,7 +80,7 @@ pub(crate) async fn read_all(reader: &mut FileReader<SimDisk>) -> (Vec<u8>, Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::{DiskOptions, Simulation};
+    use crate::sim::{DiskOptions, SimDisk, Simulation};
     use chunk::KeyRing;
     use node::{NodeOptions, PutOptions};
     use std::sync::Arc;
@@ -100,13 +100,15 @@ mod tests {
     fn a_chunk_that_does_not_decode_ends_the_read_with_an_error() {
         let mut simulation = Simulation::new(7);
         let disk = simulation.add_disk(DiskOptions::default());
-        let open = |disk: SimDisk| Node::open(NodeOptions::new(vec![disk], Arc::new(KeyRing::generate(1, [7; 32]))));
+        fn options(disk: SimDisk) -> NodeOptions<WatchedDisk> {
+            NodeOptions::new(vec![WatchedDisk::new(disk)], Arc::new(KeyRing::generate(1, [7; 32])))
+        }
         let mut bytes = vec![0; 50_000];
         Random::new(2).fill(&mut bytes);
         let (path, len) = (FsPath::parse("/f").unwrap(), bytes.len());
         let (at, with) = (path.clone(), disk.clone());
         let written = simulation.run(async move {
-            let node = open(with).await.unwrap().0;
+            let node = Node::open(options(with)).await.unwrap().0;
             let mut writer = node.create(at, PutOptions::default()).unwrap();
             writer.write(&bytes).await.unwrap();
             writer.finish().await.unwrap();
@@ -116,7 +118,7 @@ mod tests {
         let (segment, _) = disk.files().into_iter().find(|(name, _)| name.starts_with("segments/")).unwrap();
         assert!(disk.corrupt(&segment, 4096 + 20_000, 0), "there is data");
         let read = simulation.run(async move {
-            let node = open(disk).await.unwrap().0;
+            let node = Node::open(options(disk)).await.unwrap().0;
             read_all(&mut node.open_file(Target::Path(path)).await.unwrap()).await
         });
         let (bytes, error) = read.unwrap();

@@ -13,6 +13,7 @@ use node::FileReadError;
 
 use super::Invariant;
 use crate::harness::World;
+use crate::harness::faults::Excuse;
 use crate::oracle::model::ContentId;
 use crate::oracle::{Violation, violation};
 
@@ -67,6 +68,7 @@ pub(crate) fn check(
             return Err(violation!("a read of {at} bytes {range:?} failed with: {error}"));
         }
         if let FileReadError::Damaged { source, .. } = &error
+            && !world.excuses(Excuse::UnflippedDamage)
             && !world.flipped.explains(source)
         {
             return Err(violation!("a read of {at} bytes {range:?} failed, though no bit flipped there: {error}"));

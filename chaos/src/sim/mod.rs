@@ -26,7 +26,7 @@ use std::rc::{Rc, Weak};
 
 use proto::port::runtime;
 
-pub use self::disk::{Crash, DiskOptions, Lie, Operation, SimDisk, SimFile};
+pub use self::disk::{Crash, DiskOptions, Lie, Operation, SimDisk, SimFile, WatchedDisk};
 use self::executor::{Executor, SimRuntime, Step};
 use self::faults::Happened;
 pub use self::random::Random;

@@ -17,7 +17,7 @@ use crate::invariants::reachable::read_all;
 use crate::invariants::{listing, reads};
 use crate::oracle::model::{Action, Answer, ContentId, Refusal};
 use crate::oracle::{Violation, violation};
-use crate::sim::{Random, SimDisk};
+use crate::sim::{Random, WatchedDisk};
 
 /// How long a client waits for an answer before it repeats its request.
 const PATIENCE_MAX: Duration = Duration::from_millis(20);
@@ -103,9 +103,9 @@ fn number_of(session: Session) -> (u64, u64) {
 pub(super) struct Run<'a> {
     pub(super) world: &'a World,
     /// The core that this client is connected to.
-    pub(super) node: &'a Node<SimDisk>,
+    pub(super) node: &'a Node<WatchedDisk>,
     /// The core that has the names: what it tells is true at that moment, with no way between.
-    pub(super) names: &'a Node<SimDisk>,
+    pub(super) names: &'a Node<WatchedDisk>,
     pub(super) client: &'a Client,
     pub(super) random: Random,
 }
@@ -117,7 +117,7 @@ pub(super) struct Run<'a> {
 /// The first [`Violation`].
 pub async fn run(
     world: Rc<World>,
-    nodes: Vec<Node<SimDisk>>,
+    nodes: Vec<Node<WatchedDisk>>,
     number: usize,
     mut random: Random,
 ) -> Result<(), Violation> {

@@ -8,7 +8,7 @@ use proto::path::FsPath;
 use proto::port::runtime;
 
 use crate::oracle::model::{Action, Answer, AttributeChange, ContentId, Refusal};
-use crate::sim::{Random, SimDisk};
+use crate::sim::{Random, WatchedDisk};
 
 /// How an action ended.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) fn target(text: &str) -> Target {
 
 /// Carries out `action`; `bytes` are what a put sends.
 pub(super) async fn perform(
-    node: &Node<SimDisk>,
+    node: &Node<WatchedDisk>,
     random: Random,
     action: &Action,
     session: Option<Session>,
@@ -123,7 +123,7 @@ fn options(attributes: &AttributeChange, condition: Condition, session: Option<S
 }
 
 async fn put(
-    node: &Node<SimDisk>,
+    node: &Node<WatchedDisk>,
     mut random: Random,
     path: &FsPath,
     bytes: &[u8],
@@ -135,14 +135,19 @@ async fn put(
 }
 
 /// Sends part of a file and gives up.
-pub(super) async fn abandon(node: &Node<SimDisk>, mut random: Random, at: &str, bytes: &[u8]) -> Result<(), PutError> {
+pub(super) async fn abandon(
+    node: &Node<WatchedDisk>,
+    mut random: Random,
+    at: &str,
+    bytes: &[u8],
+) -> Result<(), PutError> {
     let mut writer = node.create(path(at), PutOptions::default())?;
     let sent = random.below(bytes.len() as u64 + 1) as usize;
     send(&mut writer, &mut random, &bytes[..sent]).await
 }
 
 /// Sends bytes in pieces of any size.
-async fn send(writer: &mut FileWriter<SimDisk>, random: &mut Random, mut bytes: &[u8]) -> Result<(), PutError> {
+async fn send(writer: &mut FileWriter<WatchedDisk>, random: &mut Random, mut bytes: &[u8]) -> Result<(), PutError> {
     while !bytes.is_empty() {
         let piece = random.between(1, WRITE_BYTES_MAX).min(bytes.len() as u64) as usize;
         writer.write(&bytes[..piece]).await?;

@@ -9,6 +9,26 @@
 //! * Space is accounted for by sector, so a disk can fill up. Errors and flipped bits are injected by the harness.
 //! * What the kernel would refuse with O_DIRECT (unaligned offsets and lengths) panics: it is a bug, not a fault.
 //! * Memory that a reader must not trust (past the end of the file, a fresh buffer) holds garbage.
+//! * A fault is drawn by the harness, strikes the nth operation from then on, and is counted when it strikes.
+//!
+//! | fault | how it is drawn | what the node answers |
+//! |---|---|---|
+//! | un-synced sectors, lengths, names lost; a torn sector | any subset, at every power loss | nothing that was acknowledged is missing |
+//! | I/O error: `fail_nth` | any operation | an error; the segment is left behind, the log stops changes until a restart |
+//! | no space | disks near each limit of the node | changes are refused, removals work, nothing is lost |
+//! | rot in rows and footers: `corrupt` | any bit, at rest | `Damaged`, naming file and bytes; a footer is replaced by a scan |
+//! | rot in a log, a snapshot, a segment's header | any bit, at rest, but the newest batch of the newest log | the start is refused, naming the place; all is there once it is mended |
+//! | rot in superblocks | any bit, at rest, of one of the copies | nothing: another copy is used |
+//! | misdirected write: `misdirect_nth` | rows, footers, headers, snapshots, superblocks; it may hit data | `Damaged`, for what was written and what was hit; a header or a snapshot is read back, so it is not used |
+//! | stale read: `stale_nth` | any file, once | `Damaged` or a start that is refused, at that moment; nothing is given up |
+//! | reverted disk: `remember`, `revert` | any of several disks, to before a start that opened | the start is refused as `Stale`, unless nothing is missing |
+//! | slow: `slow_nth` | up to a minute for each operation, for two minutes | everything, later |
+//! | stalled: `stall_nth` | up to six minutes, or until the process ends | after three minutes an I/O error, and for all that the disk is asked until the next start |
+//!
+//! Outside of the promise, for a node keeps its metadata on one disk: the loss of the newest batch of the newest log (its
+//! rot, or a write of it that went astray) looks like a write that a crash cut short. A disk that comes back as it was
+//! earlier in the same start is noticed only if it has forgotten a segment with rows, and a node of one disk that comes
+//! back whole as it was cannot know.
 
 mod allocation;
 mod content;
@@ -26,7 +46,7 @@ use std::time::Duration;
 
 use proto::checksum::checksum;
 use proto::limits::SECTOR_BYTES;
-use proto::port::{AlignedBuf, Disk, DiskFile, DiskSpace};
+use proto::port::{AlignedBuf, Deadline, Disk, DiskFile, DiskSpace};
 
 use self::faults::{Faults, Hold};
 use self::medium::{Ending, Medium, OpenToken};
@@ -386,6 +406,9 @@ impl SimDisk {
         Ok(SimFile { disk: self.clone(), number, _open: open })
     }
 }
+
+/// A simulated disk as the node has it: given up when it does not answer.
+pub type WatchedDisk = Deadline<SimDisk>;
 
 /// What the trace and the clock need to know of an operation.
 struct Request {

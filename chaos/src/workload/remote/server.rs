@@ -11,7 +11,7 @@ use super::message::{Request, Response, Work};
 use super::{NODE, Remote};
 use crate::harness::World;
 use crate::oracle::{Violation, violation};
-use crate::sim::{Random, SimDisk, SimWire};
+use crate::sim::{Random, SimWire, WatchedDisk};
 use crate::workload::client::{Flow, Run};
 
 /// Bytes of a read that its client is sent.
@@ -19,7 +19,7 @@ const READ_BYTES_MAX: usize = 1 << 20;
 
 /// Starts to answer remote clients; each of them has one of `nodes`, the cores of the node, to itself.
 #[must_use]
-pub fn serve(world: Rc<World>, remote: Rc<Remote>, nodes: Vec<Node<SimDisk>>, random: Random) -> Endpoint<SimWire> {
+pub fn serve(world: Rc<World>, remote: Rc<Remote>, nodes: Vec<Node<WatchedDisk>>, random: Random) -> Endpoint<SimWire> {
     let random = RefCell::new(random);
     Endpoint::serve(remote.network.clone().bind(NODE), move |_, message| {
         let (world, remote, random) = (world.clone(), remote.clone(), random.borrow_mut().fork());
@@ -38,7 +38,7 @@ pub fn serve(world: Rc<World>, remote: Rc<Remote>, nodes: Vec<Node<SimDisk>>, ra
 async fn carry_out(
     world: &World,
     remote: &Remote,
-    nodes: &[Node<SimDisk>],
+    nodes: &[Node<WatchedDisk>],
     random: Random,
     message: &Bytes,
 ) -> Result<Response, Violation> {
