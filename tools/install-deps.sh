@@ -8,6 +8,9 @@ packages=()
 have cc || packages+=(gcc libc6-dev)
 have make || packages+=(make)
 have curl || packages+=(curl)
+# The fault file system of the tests is mounted by these, and faketime makes clocks jump.
+have fusermount3 || packages+=(fuse3)
+have faketime || packages+=(faketime)
 if ((${#packages[@]})); then
     echo "installing ${packages[*]}"
     if ! have apt-get; then

@@ -15,9 +15,14 @@
 //! * [`invariants`]: what must hold, one promise for each file; [`verify`] walks over a node at rest and checks them.
 //! * [`harness`]: one seed from beginning to end: starts, faults, crashes. Read it first.
 //!
+//! The same judge, for a real server:
+//!
+//! * [`faultfs`]: a file system for real processes that fails, fills up, hangs and loses power.
+//!
 //! `src/bin/swarm` runs seeds by the thousand; `tests/simulation.rs` runs a few dozen of them, and proves with
 //! disks that lie that the judge notices.
 
+pub mod faultfs;
 pub mod harness;
 pub mod invariants;
 pub mod oracle;
