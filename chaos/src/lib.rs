@@ -18,6 +18,7 @@
 //! The same judge, for a real server:
 //!
 //! * [`faultfs`]: a file system for real processes that fails, fills up, hangs and loses power.
+//! * [`nemesis`]: a real `dfsd` on it, killed, stopped and paused, with clients over HTTP.
 //!
 //! `src/bin/swarm` runs seeds by the thousand; `tests/simulation.rs` runs a few dozen of them, and proves with
 //! disks that lie that the judge notices.
@@ -25,6 +26,7 @@
 pub mod faultfs;
 pub mod harness;
 pub mod invariants;
+pub mod nemesis;
 pub mod oracle;
 pub mod sim;
 pub mod verify;

@@ -1,8 +1,11 @@
-//! The fault file system: each fault on plain files.
+//! The fault file system: each fault on plain files, then under a real `dfsd`.
 //!
 //! Mounting takes `/dev/fuse` and the privilege to mount; where they are missing the tests say that they were skipped,
 //! and with `DFS_REQUIRE_MOUNTS` set they fail.
 
+#[path = "../../../tools/tests/binary/mod.rs"]
+mod binary;
+mod dfsd;
 mod plain;
 
 use chaos::faultfs::{self, FaultFs};

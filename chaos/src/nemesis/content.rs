@@ -4,6 +4,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use crate::sim::Random;
+
 /// Bytes that are produced and compared at once.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Contents of [`Texture::Duplicate`] are made of so long pieces: several chunks, most of which they then share.
@@ -20,44 +22,9 @@ fn mix(number: u64) -> u64 {
     number ^ number >> 31
 }
 
-/// A sequence of numbers that follows from its seed: splitmix64.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    /// The sequence number `stream` of `seed`.
-    pub(crate) fn new(seed: u64, stream: u64) -> Random {
-        Random(mix(seed ^ mix(stream.wrapping_add(STEP))))
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(STEP);
-        mix(self.0)
-    }
-
-    /// A number below `end`, which is at least 1.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// A number from `first` to `last`, both included.
-    pub(crate) fn within(&mut self, first: u64, last: u64) -> u64 {
-        first + self.below(last - first + 1)
-    }
-
-    pub(crate) fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
-    }
-
-    /// One of `items`; `None` if there is none.
-    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
-        if items.is_empty() { None } else { items.get(self.below(items.len() as u64) as usize) }
-    }
-}
-
 /// How bytes relate to each other and to those of other contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Texture {
+pub enum Texture {
     /// Neither compressible nor seen before.
     Unique,
     /// Made of a few pieces that many files share.
@@ -68,21 +35,54 @@ pub(crate) enum Texture {
 
 /// The bytes of one version of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Content {
-    pub(crate) seed: u64,
-    pub(crate) bytes: u64,
-    pub(crate) texture: Texture,
+pub struct Content {
+    /// What every byte follows from.
+    pub seed: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// What the bytes are like.
+    pub texture: Texture,
 }
 
 impl Content {
     /// A content of `bytes` bytes.
-    pub(crate) fn draw(random: &mut Random, bytes: u64) -> Content {
+    pub fn draw(random: &mut Random, bytes: u64) -> Content {
         let texture = match random.below(4) {
             0 | 1 => Texture::Unique,
             2 => Texture::Duplicate,
             _ => Texture::Compressible,
         };
-        Content { seed: random.next(), bytes, texture }
+        Content { seed: random.next_u64(), bytes, texture }
+    }
+
+    /// The three numbers, as the oracle keeps them in place of the bytes.
+    #[must_use]
+    pub fn describe(&self) -> Vec<u8> {
+        let texture = match self.texture {
+            Texture::Unique => 0,
+            Texture::Duplicate => 1,
+            Texture::Compressible => 2,
+        };
+        [self.seed.to_le_bytes(), self.bytes.to_le_bytes(), u64::to_le_bytes(texture)].concat()
+    }
+
+    /// The content of a description.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn described(description: &[u8]) -> Content {
+        let words: Vec<u64> = description
+            .chunks_exact(8)
+            .map(|word| u64::from_le_bytes(word.try_into().expect("invariant: eight bytes")))
+            .collect();
+        let [seed, bytes, texture] = words[..] else { panic!("invariant: a description has three numbers") };
+        let texture = match texture {
+            0 => Texture::Unique,
+            1 => Texture::Duplicate,
+            _ => Texture::Compressible,
+        };
+        Content { seed, bytes, texture }
     }
 
     fn word(&self, index: u64) -> u64 {
@@ -98,7 +98,7 @@ impl Content {
     }
 
     /// Fills `buffer` with the bytes from offset `at` on.
-    pub(crate) fn fill(&self, at: u64, buffer: &mut [u8]) {
+    pub fn fill(&self, at: u64, buffer: &mut [u8]) {
         let mut filled = 0;
         while filled < buffer.len() {
             let offset = at + filled as u64;
@@ -112,8 +112,9 @@ impl Content {
 
     /// Compares what `reader` yields, to its end, with the bytes from `start` to `end`.
     ///
-    /// Errors: the reader's own, or `InvalidData` that says where the first difference is.
-    pub(crate) fn compare(&self, start: u64, end: u64, reader: &mut impl Read) -> io::Result<()> {
+    /// # Errors
+    /// The reader's own, or `InvalidData` that says where the first difference is.
+    pub fn compare(&self, start: u64, end: u64, reader: &mut impl Read) -> io::Result<()> {
         let (mut expected, mut seen) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
         let mut at = start;
         loop {
@@ -137,14 +138,15 @@ impl Content {
     }
 
     /// The bytes as the source of an upload.
-    pub(crate) fn source(self) -> Source {
+    #[must_use]
+    pub fn source(self) -> Source {
         Source { content: self, at: 0 }
     }
 }
 
 /// Reads a [`Content`].
 #[derive(Debug)]
-pub(crate) struct Source {
+pub struct Source {
     content: Content,
     at: u64,
 }
@@ -205,5 +207,13 @@ mod tests {
             assert!(compared(&damaged).unwrap_err().starts_with(&format!("differs at byte {at} ")));
         }
         content.compare(5, 100_000, &mut &whole[5..100_000]).unwrap();
+    }
+
+    #[test]
+    fn a_description_is_the_content() {
+        for texture in TEXTURES {
+            let content = Content { seed: u64::MAX - 7, bytes: 300_001, texture };
+            assert_eq!(Content::described(&content.describe()), content);
+        }
     }
 }
