@@ -144,7 +144,8 @@ pub(super) fn run(
                 world.judge.power_lost();
             }
             if world.started.get() && quick_check && !world.excuses(Excuse::NoQuickCheck) {
-                fsck::check(simulation, world, CheckOptions::Quick)?;
+                let options = if steps.is_multiple_of(2) { CheckOptions::Full } else { CheckOptions::Quick };
+                fsck::check(simulation, world, options)?;
             }
         }
     }

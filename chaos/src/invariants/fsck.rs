@@ -1,8 +1,8 @@
 //! **The offline check is clean after the run**, and after crashes in between: where nothing was damaged it reports
 //! nothing but what a crash leaves, and damage it tells as readers met it ([`super::damage`]).
 //!
-//! How: `dfs fsck`'s own code on the simulated disks while nobody uses them: everything at the end of a seed, and only
-//! what describes the data after some crashes. What it counts is the truth for [`super::counters`].
+//! How: `dfs fsck`'s own code on the simulated disks while nobody uses them: everything at the end of a seed; after
+//! some crashes everything or only what describes the data, by turns. What it counts is the truth for [`super::counters`].
 //!
 //! What it would miss: what a crash leaves where devices fail, which is looked at only in the end.
 
@@ -33,7 +33,11 @@ pub fn check(simulation: &mut Simulation, world: &World, options: CheckOptions) 
     } else {
         is_clean(&report)?;
     }
-    counters::found_at_rest(world, &report.totals)
+    match options {
+        CheckOptions::Full => counters::found_at_rest(world, &report.totals),
+        // It looks at no payload, so it counts rows that a crash cut short and a start leaves out.
+        CheckOptions::Quick => Ok(()),
+    }
 }
 
 fn is_clean(report: &Report) -> Result<(), Violation> {
