@@ -15,12 +15,19 @@ use proto::planted::Bug;
 use crate::arguments::{Arguments, EXIT_FAILED, EXIT_PASSED};
 use crate::supervisor::Worker;
 
+/// A reason is shown in lines of so many characters at most, and with a further line if it is shorter than this.
+const REASON_LINE_CHARS_MAX: usize = 120;
+const REASON_BYTES_MIN: usize = 80;
 /// Seeds within which most bugs are found.
-const SEEDS_MAX: u64 = 30;
+const SEEDS_MAX: u64 = 20;
 
 /// Seeds within which a bug must be found, from seed 0 on.
 fn seeds_max(bug: Bug) -> u64 {
     match bug {
+        // What they take: others waiting, a write that fails, or many cores and many checkpoints.
+        Bug::ForgottenWaiter | Bug::IgnoredWriteError | Bug::SmearedSnapshot | Bug::StopAtBadRow => 60,
+        Bug::FooterUnchecked | Bug::UnsettledCovered | Bug::UnsyncedLogTail => 120,
+        Bug::CountedTwice => 160,
         _ => SEEDS_MAX,
     }
 }
@@ -124,14 +131,17 @@ fn search<'scope>(
     Ok(Verdict::NotFound { seeds_max })
 }
 
-/// The first line of a failure; of a panic, where it was and what it said.
+/// What a failure begins with, in one line.
 fn reason(failure: &str) -> String {
-    let mut lines = failure.lines().filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or("it said nothing");
-    match first.strip_prefix("panicked at ") {
-        Some(place) => format!("panic at {place} {}", lines.next().unwrap_or_default()),
-        None => first.to_owned(),
+    let mut reason = String::new();
+    for line in failure.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if reason.len() >= REASON_BYTES_MIN {
+            break;
+        }
+        reason.push_str(if reason.is_empty() { "" } else { " " });
+        reason.extend(line.chars().take(REASON_LINE_CHARS_MAX));
     }
+    reason
 }
 
 #[cfg(test)]
@@ -150,8 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_of_a_panic_is_what_it_said() {
-        assert_eq!(reason("panicked at a.rs:1:2:\ninvariant: b\nlast events:"), "panic at a.rs:1:2: invariant: b");
-        assert_eq!(reason("\n/f is wrong\nthe seed:"), "/f is wrong");
+    fn a_reason_takes_in_what_a_panic_said_and_is_short() {
+        assert_eq!(reason("panicked at a.rs:1:2:\ninvariant: b"), "panicked at a.rs:1:2: invariant: b");
+        assert_eq!(reason("\n/f is\n  wrong\n"), "/f is wrong");
+        let long = reason(&format!("{}\nlast events:", "x".repeat(1000)));
+        assert_eq!(long.len(), REASON_LINE_CHARS_MAX);
     }
 }
