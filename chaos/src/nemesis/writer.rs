@@ -247,7 +247,7 @@ pub(super) fn read_back(
 
 fn files(state: &State) -> Vec<String> {
     let files = state.entries.iter().filter(|(_, entry)| entry.kind() == Kind::File);
-    files.map(|(path, _)| path.clone()).collect()
+    files.map(|(path, _)| path.to_string()).collect()
 }
 
 /// A length, with all the ways of storing a file in it: none, inline, one chunk, several, many.

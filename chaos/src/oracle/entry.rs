@@ -1,5 +1,7 @@
 //! What a path stands for: a file with all its versions, a directory, or a symlink.
 
+use std::rc::Rc;
+
 use proto::api::Kind;
 use proto::limits::INLINE_BYTES_MAX;
 
@@ -32,7 +34,7 @@ pub struct Entry {
 pub enum Body {
     Directory,
     Symlink { target: String },
-    File { version: u64, content: ContentId, bytes: u64, earlier: Vec<Earlier> },
+    File { version: u64, content: ContentId, bytes: u64, earlier: Vec<Rc<Earlier>> },
 }
 
 /// A file as it was at an earlier version.
@@ -98,7 +100,9 @@ impl Entry {
         }
     }
 
-    pub(super) fn is_directory(&self) -> bool {
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
         self.body == Body::Directory
     }
 
@@ -110,7 +114,7 @@ impl Entry {
             return Some(self.clone());
         }
         let place = usize::try_from(version.checked_sub(1)?).ok()?;
-        let Earlier { content, bytes, mode, mtime_ns, user_metadata } = earlier.get(place)?.clone();
+        let Earlier { content, bytes, mode, mtime_ns, user_metadata } = Earlier::clone(earlier.get(place)?);
         let body = Body::File { version, content, bytes, earlier: earlier[..place].to_vec() };
         Some(Entry { mode, mtime_ns, user_metadata, body, ..*self })
     }
@@ -119,13 +123,13 @@ impl Entry {
     pub(super) fn with_next(&self, content: ContentId, bytes: u64) -> Option<Entry> {
         let Body::File { version, content: last, bytes: last_bytes, earlier } = &self.body else { return None };
         let mut earlier = earlier.clone();
-        earlier.push(Earlier {
+        earlier.push(Rc::new(Earlier {
             content: *last,
             bytes: *last_bytes,
             mode: self.mode,
             mtime_ns: self.mtime_ns,
             user_metadata: self.user_metadata.clone(),
-        });
+        }));
         let body = Body::File { version: version + 1, content, bytes, earlier };
         Some(Entry { user_metadata: self.user_metadata.clone(), body, ..*self })
     }

@@ -66,6 +66,7 @@ pub struct Oracle {
     operations: u64,
     contents: Vec<Content>,
     sent: BTreeMap<u128, u64>,
+    sent_again_bytes: u64,
     acknowledged: BTreeMap<u128, u64>,
     /// Answers and sights that were judged since they were asked for.
     judged: u64,
@@ -83,6 +84,7 @@ impl Oracle {
             operations: 0,
             contents: Vec::new(),
             sent: BTreeMap::new(),
+            sent_again_bytes: 0,
             acknowledged: BTreeMap::new(),
             judged: 0,
             acked: Ledger::default(),
@@ -115,12 +117,15 @@ impl Oracle {
         let number = self.operations;
         if let Action::Put { content, .. } = &action {
             let Content { bytes, chunks } = &self.contents[content.0];
+            let again = chunks.iter().filter(|(chunk, _)| self.sent.contains_key(chunk));
+            self.sent_again_bytes += again.map(|(_, bytes)| bytes).sum::<u64>();
             self.sent.extend(chunks);
             self.offers.offer(number, bytes);
         }
         self.acked.called(number, &action, session);
         let space = self.space(action.path());
-        space.note(|| format!("{number} called {session:?}: {action:?}"));
+        let called = action.clone();
+        space.note(move || format!("{number} called {session:?}: {called:?}"));
         space.pending.insert(number, Operation { number, action, session });
         number
     }
@@ -133,7 +138,8 @@ impl Oracle {
         self.judged += 1;
         self.acked.answered(number, answer);
         let space = self.space(path);
-        space.note(|| format!("{number} answered {answer:?}"));
+        let told = answer.clone();
+        space.note(move || format!("{number} answered {told:?}"));
         space.follow()?;
         let operation = space.pending.remove(&number).expect("invariant: it was called");
         if let (Action::Put { content, .. }, Answer::Committed { .. }) = (&operation.action, answer) {
@@ -160,7 +166,7 @@ impl Oracle {
         self.acked.turned_down(number);
         self.offers.withdraw(number);
         let space = self.space(path);
-        space.note(|| format!("{number} turned down"));
+        space.note(move || format!("{number} turned down"));
         space.follow()?;
         let operation = space.pending.remove(&number).expect("invariant: it was called");
         // A recursive removal may have taken some leaves.
@@ -193,9 +199,10 @@ impl Oracle {
     ) -> Result<(), Violation> {
         self.judged += 1;
         let space = self.space(path);
-        space.note(|| {
-            let shown = seen.as_ref().map_or_else(|refusal| format!("{refusal:?}"), Seen::to_string);
-            format!("saw {path} at {version:?}: {shown}")
+        let (what, shown) = (path.to_owned(), seen.clone());
+        space.note(move || {
+            let shown = shown.as_ref().map_or_else(|refusal| format!("{refusal:?}"), Seen::to_string);
+            format!("saw {what} at {version:?}: {shown}")
         });
         space.follow()?;
         let shows = |history: &History| match (history.state.stat_at(path, version), seen) {
@@ -217,7 +224,8 @@ impl Oracle {
     pub fn saw_list(&mut self, path: &str, seen: &Result<Vec<String>, Refusal>) -> Result<(), Violation> {
         self.judged += 1;
         let space = self.space(path);
-        space.note(|| format!("saw {path} list {seen:?}"));
+        let (what, shown) = (path.to_owned(), seen.clone());
+        space.note(move || format!("saw {what} list {shown:?}"));
         space.follow()?;
         space.keep(|history| history.state.list(path) == *seen, || format!("a listing of {path} shows {seen:?}"))
     }
@@ -229,12 +237,13 @@ impl Oracle {
     pub fn saw_tree(&mut self, top: &str, seen: &BTreeMap<String, Seen>) -> Result<(), Violation> {
         self.judged += 1;
         let space = self.space(top);
-        space.note(|| format!("saw the tree {top}: {:?}", seen.keys().collect::<Vec<_>>()));
+        let (what, paths) = (top.to_owned(), seen.keys().cloned().collect::<Vec<_>>());
+        space.note(move || format!("saw the tree {what}: {paths:?}"));
         space.follow()?;
         let shows = |history: &History| {
             let entries = &history.state.entries;
             entries.len() == seen.len()
-                && entries.iter().zip(seen).all(|((path, entry), (name, seen))| path == name && seen.fits(entry))
+                && entries.iter().zip(seen).all(|((path, entry), (name, seen))| **path == **name && seen.fits(entry))
         };
         space.keep(shows, || {
             let lines: String = seen.iter().map(|(path, seen)| format!("\n  {path} {seen}")).collect();
@@ -314,6 +323,12 @@ impl Oracle {
     pub fn store_bounds(&self) -> StoreBounds {
         let sum = |chunks: &BTreeMap<u128, u64>| (chunks.len() as u64, chunks.values().sum());
         StoreBounds { least: sum(&self.acknowledged), most: sum(&self.sent) }
+    }
+
+    /// Bytes of chunks that were sent when they had been sent before, by repeated requests too.
+    #[must_use]
+    pub fn sent_again_bytes(&self) -> u64 {
+        self.sent_again_bytes
     }
 
     /// Answers and sights that were judged since the last call.

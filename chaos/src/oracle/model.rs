@@ -3,6 +3,7 @@
 //! Written from the documented behaviour, with paths instead of inodes, so that it shares no mistake with the state
 //! machine that it judges.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
@@ -17,8 +18,8 @@ pub use super::entry::{Body, ContentId, Earlier, Entry, Totals};
 /// One possible state of a subtree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct State {
-    /// Entries by absolute path; the root directory is not among them.
-    pub entries: BTreeMap<String, Rc<Entry>>,
+    /// Entries by absolute path; the root directory is not among them. Shared, since every step begins with a copy.
+    pub entries: BTreeMap<Rc<str>, Rc<Entry>>,
     /// The last remembered answer of each client.
     remembered: BTreeMap<u64, (u64, Answer)>,
 }
@@ -85,7 +86,7 @@ impl State {
                 if self.has_children(path) {
                     return Err(Refusal::NotEmpty);
                 }
-                self.entries.remove(path);
+                self.entries.remove(path.as_str());
                 Ok(Answer::Removed)
             }
             Action::SetAttributes { .. } => unreachable!("invariant: it takes two steps"),
@@ -113,14 +114,14 @@ impl State {
         for (depth, ancestor) in ancestors(path).enumerate() {
             if !self.entries.contains_key(ancestor) {
                 let entry = Entry::new((number, depth + 1), Body::Directory, &AttributeChange::default());
-                self.entries.insert(ancestor.to_owned(), Rc::new(entry));
+                self.entries.insert(ancestor.into(), Rc::new(entry));
             }
         }
     }
 
     fn insert(&mut self, number: u64, path: &str, entry: Entry) {
         self.make_ancestors(number, path);
-        self.entries.insert(path.to_owned(), Rc::new(entry));
+        self.entries.insert(path.into(), Rc::new(entry));
     }
 
     fn put(
@@ -202,12 +203,12 @@ impl State {
         }
         let below: Vec<String> = self.below(from).map(str::to_owned).collect();
         for path in below {
-            let entry = self.entries.remove(&path).expect("invariant: the path was just listed");
-            self.entries.insert(format!("{to}{}", &path[from.len()..]), entry);
+            let entry = self.entries.remove(path.as_str()).expect("invariant: the path was just listed");
+            self.entries.insert(format!("{to}{}", &path[from.len()..]).into(), entry);
         }
         let entry = self.entries.remove(from).expect("invariant: it was just found");
         self.make_ancestors(number, to);
-        self.entries.insert(to.to_owned(), entry);
+        self.entries.insert(to.into(), entry);
         Ok(Answer::Renamed)
     }
 
@@ -274,14 +275,20 @@ impl State {
 
     /// Paths below a directory.
     pub fn below<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
-        let inside = move |key: &&String| key.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        let inside = move |key: &&Rc<str>| key.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
         let from = (Bound::Included(path), Bound::Unbounded);
         let keys = self.entries.range::<str, _>(from).map(|(key, _)| key);
-        keys.take_while(move |key| key.starts_with(path)).filter(inside).map(String::as_str)
+        keys.take_while(move |key| key.starts_with(path)).filter(inside).map(|key| &**key)
     }
 
     fn has_children(&self, path: &str) -> bool {
         self.below(path).next().is_some()
+    }
+
+    /// Whether `path` stands for nothing, and nothing above it is in the way.
+    #[must_use]
+    pub fn may_be_made(&self, path: &str) -> bool {
+        !self.entries.contains_key(path) && self.check_ancestors(path).is_ok()
     }
 
     /// Names in a directory, ordered bytewise.
@@ -312,12 +319,12 @@ impl State {
     ///
     /// # Errors
     /// As the node's own.
-    pub fn stat_at(&self, path: &str, version: Option<u64>) -> Result<Entry, Refusal> {
+    pub fn stat_at(&self, path: &str, version: Option<u64>) -> Result<Cow<'_, Entry>, Refusal> {
         let entry = self.stat(path)?;
         match version {
-            None => Ok(entry.clone()),
+            None => Ok(Cow::Borrowed(entry)),
             Some(_) if entry.kind() != Kind::File => Err(Refusal::NotAFile),
-            Some(version) => entry.at(version).ok_or(Refusal::NoSuchVersion),
+            Some(version) => entry.at(version).map(Cow::Owned).ok_or(Refusal::NoSuchVersion),
         }
     }
 
@@ -425,7 +432,7 @@ mod tests {
         let mut next = 0;
         while next < reached.len() {
             for (state, _) in reached[next].steps(&operation, None) {
-                let orphan = |path: &String| ancestors(path).any(|parent| !state.entries.contains_key(parent));
+                let orphan = |path: &Rc<str>| ancestors(path).any(|parent| !state.entries.contains_key(parent));
                 assert!(!state.entries.keys().any(orphan));
                 if !reached.contains(&state) {
                     reached.push(state);

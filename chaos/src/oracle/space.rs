@@ -15,19 +15,23 @@ const HISTORIES_SHOWN: usize = 3;
 /// Calls and answers that a message shows.
 const LOG_LINES: usize = 40;
 
+/// A line of a message.
+type Line = Box<dyn Fn() -> String>;
+
 /// One way things may have gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct History {
-    pub(super) state: State,
+    /// First, since it tells most histories apart at once.
     pub(super) progress: BTreeMap<u64, Progress>,
+    pub(super) state: State,
 }
 
 /// One top-level directory.
 pub(super) struct Space {
     pub(super) pending: BTreeMap<u64, Operation>,
     pub(super) histories: BTreeSet<History>,
-    /// The last calls and answers, for messages.
-    log: VecDeque<String>,
+    /// The last calls and answers, for messages: put into words when one is shown.
+    log: VecDeque<Line>,
 }
 
 impl Space {
@@ -49,17 +53,14 @@ impl Space {
 
     /// Lets every history go on in every way: each pending operation may take its steps by now.
     pub(super) fn follow(&mut self) -> Result<(), Violation> {
-        let mut fresh: Vec<History> = self.histories.iter().cloned().collect();
-        while let Some(history) = fresh.pop() {
-            for (number, operation) in &self.pending {
-                for (state, progress) in history.state.steps(operation, history.progress.get(number)) {
-                    let mut next = History { state, progress: history.progress.clone() };
-                    next.progress.insert(*number, progress);
-                    if self.histories.insert(next.clone()) {
-                        fresh.push(next);
-                    }
-                }
+        let mut reached: Vec<History> =
+            self.histories.iter().flat_map(|history| history.steps(&self.pending)).collect();
+        while let Some(history) = reached.pop() {
+            if self.histories.contains(&history) {
+                continue;
             }
+            reached.extend(history.steps(&self.pending));
+            self.histories.insert(history);
             if self.histories.len() > HISTORIES_MAX {
                 return Err(violation!("more than {HISTORIES_MAX} histories: {:?}", self.pending));
             }
@@ -73,7 +74,7 @@ impl Space {
             let total = self.histories.len();
             let shown = self.histories.iter().take(HISTORIES_SHOWN).map(History::describe);
             let shown: String = shown.collect();
-            let log: String = self.log.iter().map(|line| format!("\n  {line}")).collect();
+            let log: String = self.log.iter().map(|line| format!("\n  {}", line())).collect();
             return Err(violation!(
                 "{}\nbut none of {total} histories does:{shown}\nlast calls and answers:{log}",
                 what()
@@ -83,15 +84,19 @@ impl Space {
         Ok(())
     }
 
-    pub(super) fn note(&mut self, line: impl Fn() -> String) {
+    pub(super) fn note(&mut self, line: impl Fn() -> String + 'static) {
         if self.log.len() == LOG_LINES {
             self.log.pop_front();
         }
-        self.log.push_back(line());
+        self.log.push_back(Box::new(line));
     }
 
     /// Every history learns the inode of what `path` stands for.
     pub(super) fn learn(&mut self, path: &str, inode: u64) {
+        let knows = |history: &History| history.state.entries.get(path).is_none_or(|entry| entry.inode.is_some());
+        if self.histories.iter().all(knows) {
+            return;
+        }
         let histories = std::mem::take(&mut self.histories);
         let learn = |mut history: History| {
             if let Some(entry) = history.state.entries.get_mut(path).filter(|entry| entry.inode.is_none()) {
@@ -114,15 +119,27 @@ impl Space {
 }
 
 impl History {
+    /// Every step that one of the operations may take next.
+    fn steps<'a>(&'a self, pending: &'a BTreeMap<u64, Operation>) -> impl Iterator<Item = History> + 'a {
+        pending.iter().flat_map(|(number, operation)| {
+            let steps = self.state.steps(operation, self.progress.get(number));
+            steps.into_iter().map(|(state, progress)| {
+                let mut next = History { state, progress: self.progress.clone() };
+                next.progress.insert(*number, progress);
+                next
+            })
+        })
+    }
+
     pub(super) fn content(&self, path: &str, version: Option<u64>) -> Option<ContentId> {
-        match self.state.stat_at(path, version).ok()?.body {
-            Body::File { content, .. } => Some(content),
+        match &self.state.stat_at(path, version).ok()?.body {
+            Body::File { content, .. } => Some(*content),
             _ => None,
         }
     }
 
     fn describe(&self) -> String {
-        let line = |(path, entry): (&String, &Rc<Entry>)| {
+        let line = |(path, entry): (&Rc<str>, &Rc<Entry>)| {
             format!("\n  {path} {:o} {:?} {:?} {:?}", entry.mode, entry.mtime_ns, entry.user_metadata, entry.body)
         };
         let entries: String = self.state.entries.iter().map(line).collect();
