@@ -94,6 +94,7 @@ pub fn run_seed(seed: u64, settings: Settings) -> Report {
         report.counts = world.tally.counts();
         let checks = world.judge.counts();
         report.counts.extend(checks.map(|(promise, checks)| (format!("checks: {}", promise.name()), checks)));
+        report.counts.insert("bytes sent again".to_owned(), world.oracle.borrow().sent_again_bytes());
         report.counts.insert("seals".to_owned(), world.seals().count());
         report.counts.insert(format!("seeds with faults: {}", world.plan.faults), 1);
         report.counts.insert(format!("seeds of scale: {:?}", world.plan.scale).to_lowercase(), 1);

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use meta::Condition;
 use node::Removal;
+use proto::api::Kind;
 use proto::{InodeId, VersionNumber};
 
 use crate::harness::plan::Scale;
@@ -20,6 +21,12 @@ const SHARED_NAMES: [&str; 2] = ["a", "b"];
 const SHARED_DIRECTORY: &str = "d";
 /// Entries below a directory that is removed recursively: each may be left by a crash, or not.
 const RECURSIVE_ENTRIES_MAX: usize = 7;
+/// Entries of a space, above which none are added: every start looks at all of them.
+const ENTRIES_MAX: usize = 20;
+/// One aim in so many is taken without looking: refusals are answers too.
+const BLIND_ONE_IN: u64 = 7;
+/// Tries to find a path that is free.
+const FREE_ATTEMPTS: usize = 8;
 
 /// What a client does next.
 #[derive(Clone, Debug)]
@@ -81,7 +88,7 @@ pub fn draw(
     let aim = Aim { state: &state, top, sharing };
     Ok(match random.below(100) {
         0..=3 => {
-            let path = aim.file(random);
+            let path = aim.existing(random, is_file);
             let version = aim.version(random, &path);
             let condition = if random.chance(1, 4) { aim.matching(random, &path) } else { Condition::Any };
             Choice::Change(Action::Restore { path, version, condition })
@@ -91,49 +98,58 @@ pub fn draw(
             if random.chance(1, 30) { Choice::Abandon(put) } else { Choice::Change(put) }
         }
         34..=48 => {
-            let path = aim.file(random);
+            let path = aim.existing(random, is_file);
             let version = random.chance(1, 4).then(|| aim.version(random, &path));
             Choice::Read(path, version)
         }
-        49..=54 => Choice::Stat(aim.any(random)),
-        55..=60 => Choice::List(aim.directory(random)),
-        61..=66 => {
-            let path = aim.new_directory(random);
+        49..=54 => Choice::Stat(aim.existing(random, |_| true)),
+        55..=60 => Choice::List(aim.existing(random, Entry::is_directory)),
+        61..=66 if aim.has_room() => {
+            let path = aim.free_directory(random);
             Choice::Change(Action::MakeDirectory { path, attributes: draw_attributes(random) })
         }
-        67..=70 => {
-            let path = aim.file(random);
+        67..=70 if aim.has_room() => {
+            let path = aim.free(random);
             let target = format!("../{}", random.pick(&NAMES));
             Choice::Change(Action::MakeSymlink { path, target, attributes: draw_attributes(random) })
         }
         71..=80 => {
-            let (from, to) = match sharing {
-                Sharing::Private => (aim.any(random), aim.any(random)),
-                Sharing::Shared => (aim.file(random), aim.file(random)),
+            let from = match sharing {
+                Sharing::Private => aim.existing(random, |_| true),
+                Sharing::Shared => aim.existing(random, |entry| !entry.is_directory()),
             };
-            Choice::Change(Action::Rename { from, to, replace: random.chance(2, 3) })
+            let to = if random.chance(2, 3) { aim.free(random) } else { aim.existing(random, is_file) };
+            Choice::Change(Action::Rename { from, to, replace: random.chance(3, 4) })
         }
-        81..=88 => Choice::Change(Action::Remove { path: aim.any(random), how: Removal::Single }),
-        89..=92 => {
-            let path = aim.directory(random);
+        89..=91 => {
+            let path = aim.existing(random, Entry::is_directory);
             let few = state.below(&path).count() <= RECURSIVE_ENTRIES_MAX;
             let how = if few { Removal::Recursive } else { Removal::Single };
             Choice::Change(Action::Remove { path, how })
         }
-        _ => {
-            let symlink_target = random.chance(1, 3).then(|| format!("./{}", random.pick(&NAMES)));
+        92.. => {
+            let path = aim.existing(random, |_| true);
+            let is_symlink = state.stat(&path).is_ok_and(|entry| entry.kind() == Kind::Symlink);
+            let retargets = random.chance(if is_symlink { 2 } else { 1 }, if is_symlink { 3 } else { BLIND_ONE_IN });
+            let symlink_target = retargets.then(|| format!("./{}", random.pick(&NAMES)));
             let user_metadata = random.chance(1, 2).then(|| draw_metadata(random));
             let change = AttributeChange { symlink_target, user_metadata, ..draw_attributes(random) };
-            Choice::Change(Action::SetAttributes { path: aim.any(random), change })
+            Choice::Change(Action::SetAttributes { path, change })
         }
+        _ => Choice::Change(Action::Remove { path: aim.leaf(random), how: Removal::Single }),
     })
 }
 
+fn is_file(entry: &Entry) -> bool {
+    entry.kind() == Kind::File
+}
+
 fn draw_put(random: &mut Random, oracle: &mut Oracle, aim: &Aim<'_>, scale: Scale) -> Action {
-    let path = aim.file(random);
+    let path = if aim.has_room() && random.chance(1, 2) { aim.free(random) } else { aim.existing(random, is_file) };
+    let is_there = aim.state.stat(&path).is_ok() != random.chance(1, BLIND_ONE_IN);
     let condition = match random.below(10) {
-        0 | 1 => Condition::Absent,
-        2 | 3 => aim.matching(random, &path),
+        0..=2 if is_there => aim.matching(random, &path),
+        0..=2 => Condition::Absent,
         _ => Condition::Any,
     };
     let earlier = |random: &mut Random| {
@@ -169,15 +185,73 @@ struct Aim<'a> {
 }
 
 impl Aim<'_> {
-    /// A path for a file.
-    fn file(&self, random: &mut Random) -> String {
+    /// Whether the space may grow.
+    fn has_room(&self) -> bool {
+        self.state.entries.len() < ENTRIES_MAX
+    }
+
+    /// Some path of the space, whatever it stands for.
+    fn blind(&self, random: &mut Random) -> String {
+        let mut path = self.top.to_owned();
         match self.sharing {
-            Sharing::Private => self.any(random),
-            Sharing::Shared => {
-                let name = random.pick(&SHARED_NAMES);
-                let directory = if random.chance(1, 3) { format!("/{SHARED_DIRECTORY}") } else { String::new() };
-                format!("{}{directory}/{name}", self.top)
+            Sharing::Private => {
+                for _ in 0..random.between(1, 3) {
+                    path.push('/');
+                    path += random.pick::<&str>(&NAMES);
+                }
             }
+            Sharing::Shared => {
+                if random.chance(1, 3) {
+                    path = self.shared_directory();
+                }
+                path.push('/');
+                path += random.pick::<&str>(&SHARED_NAMES);
+            }
+        }
+        path
+    }
+
+    fn shared_directory(&self) -> String {
+        format!("{}/{SHARED_DIRECTORY}", self.top)
+    }
+
+    /// A path that probably stands for something like this.
+    fn existing(&self, random: &mut Random, is_wanted: impl Fn(&Entry) -> bool) -> String {
+        self.one_of(random, |_, entry| is_wanted(entry))
+    }
+
+    /// A path that probably stands for something with nothing below it.
+    fn leaf(&self, random: &mut Random) -> String {
+        self.one_of(random, |path, entry| !entry.is_directory() || self.state.below(path).next().is_none())
+    }
+
+    fn one_of(&self, random: &mut Random, is_wanted: impl Fn(&str, &Entry) -> bool) -> String {
+        let entries = self.state.entries.iter();
+        let wanted: Vec<&Rc<str>> =
+            entries.filter(|(path, entry)| is_wanted(path, entry)).map(|(path, _)| path).collect();
+        if wanted.is_empty() || random.chance(1, BLIND_ONE_IN) {
+            return self.blind(random);
+        }
+        random.pick(&wanted).to_string()
+    }
+
+    /// A path that probably stands for nothing, and may be made.
+    fn free(&self, random: &mut Random) -> String {
+        let mut path = self.blind(random);
+        for _ in 0..FREE_ATTEMPTS {
+            if self.state.may_be_made(&path) {
+                break;
+            }
+            path = self.blind(random);
+        }
+        path
+    }
+
+    /// A path for a new directory.
+    fn free_directory(&self, random: &mut Random) -> String {
+        match self.sharing {
+            Sharing::Private => self.free(random),
+            Sharing::Shared => self.shared_directory(),
         }
     }
 
@@ -190,8 +264,9 @@ impl Aim<'_> {
         let here = self.state.stat(path).ok().and_then(seen);
         let others: Vec<(u64, u64)> = self.state.entries.values().filter_map(|entry| seen(entry)).collect();
         let other = if others.is_empty() { (InodeId::ROOT.0, 1) } else { *random.pick(&others) };
-        let (inode, version) = here.filter(|_| random.chance(4, 5)).unwrap_or(other);
-        Condition::Match { inode: InodeId(inode), version: VersionNumber(version + random.below(4) / 3) }
+        let (inode, version) = here.filter(|_| !random.chance(1, BLIND_ONE_IN)).unwrap_or(other);
+        let ahead = u64::from(random.chance(1, BLIND_ONE_IN));
+        Condition::Match { inode: InodeId(inode), version: VersionNumber(version + ahead) }
     }
 
     /// A version that a file probably has; rarely the next one.
@@ -201,45 +276,5 @@ impl Aim<'_> {
             Ok(Body::File { version, .. }) => version + 1,
             _ => random.below(3),
         }
-    }
-
-    /// A path that probably is a directory.
-    fn directory(&self, random: &mut Random) -> String {
-        match self.sharing {
-            Sharing::Private => {
-                let is_directory =
-                    |(path, entry): (&String, &Rc<Entry>)| (entry.body == Body::Directory).then(|| path.clone());
-                let directories: Vec<String> = self.state.entries.iter().filter_map(is_directory).collect();
-                if directories.is_empty() { self.top.to_owned() } else { random.pick(&directories).clone() }
-            }
-            Sharing::Shared if random.chance(1, 4) => self.top.to_owned(),
-            Sharing::Shared => format!("{}/{SHARED_DIRECTORY}", self.top),
-        }
-    }
-
-    /// A path for a new directory.
-    fn new_directory(&self, random: &mut Random) -> String {
-        match self.sharing {
-            Sharing::Private => self.any(random),
-            Sharing::Shared => self.directory(random),
-        }
-    }
-
-    /// Any path: half of the time one that probably exists.
-    fn any(&self, random: &mut Random) -> String {
-        if self.sharing == Sharing::Shared {
-            return if random.chance(1, 4) { self.directory(random) } else { self.file(random) };
-        }
-        let paths: Vec<&String> = self.state.entries.keys().collect();
-        let mut path = match paths.is_empty() || random.chance(1, 2) {
-            true => self.top.to_owned(),
-            false => return (*random.pick(&paths)).clone(),
-        };
-        for _ in 0..random.between(1, 3) {
-            path.push('/');
-            let name: &&str = random.pick(&NAMES);
-            path.push_str(name);
-        }
-        path
     }
 }
