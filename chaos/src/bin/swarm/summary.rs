@@ -22,6 +22,8 @@ pub(crate) struct Summary {
     faults: BTreeMap<String, u64>,
     /// Operations of the seed that had fewest.
     operations_min: Option<u64>,
+    /// Whether whoever read along has gone.
+    unheard: bool,
 }
 
 impl Summary {
@@ -32,7 +34,7 @@ impl Summary {
         match outcome {
             Ok(passed) => {
                 if arguments.trace_hash {
-                    tell(arguments, &format!("seed {seed} trace {}", passed.trace));
+                    self.tell(arguments, &format!("seed {seed} trace {}", passed.trace));
                 }
                 let operations = passed.counts.iter().find(|(name, _)| name == "operations").map(|(_, count)| *count);
                 self.operations_min = self.operations_min.into_iter().chain(operations).min();
@@ -42,19 +44,32 @@ impl Summary {
             }
             Err(what) => {
                 self.failed.push(seed);
-                tell(arguments, &format!("seed {seed} FAILED: {what}\nreplay: {}\n", replay(arguments, seed)));
+                self.tell(arguments, &format!("seed {seed} FAILED: {what}\nreplay: {}\n", replay(arguments, seed)));
             }
         }
+    }
+
+    /// Prints at once: on stdout, unless that is for JSON.
+    fn tell(&mut self, arguments: &Arguments, text: &str) {
+        let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+        let told = if arguments.json { writeln!(err, "{text}") } else { writeln!(out, "{text}") };
+        self.unheard |= told.is_err();
+    }
+
+    /// Whether whoever read along has gone, as `head` does: there is nobody to go on for.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard
     }
 
     /// Prints everything; returns the exit code.
     pub(crate) fn print(&self, arguments: &Arguments, elapsed: Duration) -> u8 {
         let missing: Vec<&str> = KINDS.iter().copied().filter(|kind| !self.faults.contains_key(*kind)).collect();
-        if arguments.json {
-            println!("{:#}", self.json(arguments, &missing, elapsed));
-        } else {
-            self.print_text(arguments, &missing, elapsed);
-        }
+        let text = match arguments.json {
+            true => format!("{:#}\n", self.json(arguments, &missing, elapsed)),
+            false => self.text(arguments, &missing, elapsed),
+        };
+        // The exit code tells those who have gone.
+        std::io::stdout().write_all(text.as_bytes()).ok();
         if !self.failed.is_empty() {
             return EXIT_FAILED;
         }
@@ -81,20 +96,23 @@ impl Summary {
         })
     }
 
-    fn print_text(&self, arguments: &Arguments, missing: &[&str], elapsed: Duration) {
+    fn text(&self, arguments: &Arguments, missing: &[&str], elapsed: Duration) -> String {
         let seconds = elapsed.as_secs_f64();
-        println!("{} seeds in {seconds:.1} s, {:.1} seeds/s", self.seeds, self.seeds as f64 / seconds);
         let (mean, min) = (self.operations_mean(), self.operations_min.unwrap_or(0));
-        println!("operations of a seed: {mean:.0} in the mean, {min} at least");
-        println!("what was done:");
-        self.counts.iter().for_each(|(name, count)| println!("{count:>12} {name}"));
-        println!("what went wrong, as it should:");
-        self.faults.iter().for_each(|(name, count)| println!("{count:>12} {name}"));
-        missing.iter().for_each(|name| println!("       NEVER {name}"));
+        let mut lines = vec![
+            format!("{} seeds in {seconds:.1} s, {:.1} seeds/s", self.seeds, self.seeds as f64 / seconds),
+            format!("operations of a seed: {mean:.0} in the mean, {min} at least"),
+            "what was done:".to_owned(),
+        ];
+        lines.extend(self.counts.iter().map(|(name, count)| format!("{count:>12} {name}")));
+        lines.push("what went wrong, as it should:".to_owned());
+        lines.extend(self.faults.iter().map(|(name, count)| format!("{count:>12} {name}")));
+        lines.extend(missing.iter().map(|name| format!("       NEVER {name}")));
         if !self.failed.is_empty() {
-            println!("{} FAILED:", self.failed.len());
-            self.failed.iter().for_each(|seed| println!("  {}", replay(arguments, *seed)));
+            lines.push(format!("{} FAILED:", self.failed.len()));
+            lines.extend(self.failed.iter().map(|seed| format!("  {}", replay(arguments, *seed))));
         }
+        lines.join("\n") + "\n"
     }
 }
 
@@ -105,11 +123,6 @@ fn replay(arguments: &Arguments, seed: u64) -> String {
         None => format!("cargo run --release -p chaos --bin swarm -- {seed}"),
         Some(bug) => format!("cargo run --release -p chaos --features planted-bugs --bin swarm -- {seed} --bug {bug}"),
     }
-}
-
-/// Prints at once: on stdout, unless that is for JSON.
-fn tell(arguments: &Arguments, text: &str) {
-    if arguments.json { eprintln!("{text}") } else { println!("{text}") }
 }
 
 /// A line on stderr that says how far the run is.
@@ -146,19 +159,18 @@ impl Progress {
             None => format!("{seeds} seeds, {rate:.1} seeds/s, {failed} failed"),
         };
         if self.terminal {
-            eprint!("\r\x1b[K{line}");
-            // Nothing is lost if the line comes late.
-            std::io::stderr().flush().ok();
+            // Nothing is lost if nobody sees it.
+            write!(std::io::stderr(), "\r\x1b[K{line}").ok();
             self.visible = true;
         } else {
-            eprintln!("{line}");
+            writeln!(std::io::stderr(), "{line}").ok();
         }
     }
 
     /// Takes the line off the screen, before something else is printed.
     pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.visible) {
-            eprint!("\r\x1b[K");
+            write!(std::io::stderr(), "\r\x1b[K").ok();
         }
     }
 }

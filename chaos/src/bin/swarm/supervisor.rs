@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, String> {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             progress.show(&summary, Instant::now());
-            if interrupted.load(Ordering::Relaxed) {
+            if interrupted.load(Ordering::Relaxed) || summary.is_unheard() {
                 seeds.stop();
             }
         }
