@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chaos::keys::{Seals, WatchedKeys};
+use chaos::invariants::nonces::{Seals, WatchedKeys};
 use chaos::sim::faults::{self, Happened};
 use chaos::sim::{Crash, DiskOptions, Random, SimDisk, Simulation, WatchedDisk};
 use node::{ChangeError, FileReadError, Node, NodeOptions, OpenError, ProposeError, PutError, PutOptions, Target};

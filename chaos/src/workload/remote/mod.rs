@@ -29,6 +29,10 @@ use crate::oracle::Violation;
 use crate::sim::SimNetwork;
 use crate::sim::completion::{Completer, completion};
 
+/// Executions of requests of one client that may be under way at once. A disk that hangs would gather them otherwise,
+/// and each that may or may not happen doubles the histories that the judge follows.
+const UNDERWAY_MAX: usize = 2;
+
 /// The node.
 const NODE: PeerId = PeerId(0);
 
@@ -50,6 +54,8 @@ pub struct Remote {
     /// Clients that are at work.
     busy: Cell<usize>,
     parked: RefCell<Vec<Completer<()>>>,
+    /// Of each client the executions under way, and those that wait for one of them to end.
+    underway: RefCell<BTreeMap<usize, (usize, Vec<Completer<()>>)>>,
     awaited: RefCell<Option<Completer<()>>>,
 }
 
@@ -65,6 +71,7 @@ impl Remote {
             rounds: Cell::new(0),
             busy: Cell::new(clients),
             parked: RefCell::default(),
+            underway: RefCell::default(),
             awaited: RefCell::default(),
         }
     }
@@ -102,6 +109,24 @@ impl Remote {
         completion.await;
     }
 
+    /// Waits until the node may execute one more request of `client`.
+    async fn permit(&self, client: usize) -> Permit<'_> {
+        loop {
+            let waited = {
+                let mut underway = self.underway.borrow_mut();
+                let (count, waiting) = underway.entry(client).or_default();
+                if *count < UNDERWAY_MAX {
+                    *count += 1;
+                    return Permit { remote: self, client };
+                }
+                let (completer, completion) = completion();
+                waiting.push(completer);
+                completion
+            };
+            waited.await;
+        }
+    }
+
     fn fail(&self, violation: Violation) {
         self.failure.borrow_mut().get_or_insert(violation);
     }
@@ -112,5 +137,20 @@ impl Remote {
     /// The first [`Violation`] that a client or the server met.
     pub fn check(&self) -> Result<(), Violation> {
         self.failure.borrow_mut().take().map_or(Ok(()), Err)
+    }
+}
+
+/// A request of `client` that is being executed, until it ends or the node crashes.
+struct Permit<'a> {
+    remote: &'a Remote,
+    client: usize,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let mut underway = self.remote.underway.borrow_mut();
+        let (count, waiting) = underway.get_mut(&self.client).expect("invariant: it was counted");
+        *count -= 1;
+        waiting.drain(..).for_each(|waiting| waiting.complete(()));
     }
 }

@@ -44,6 +44,7 @@ async fn carry_out(
 ) -> Result<Response, Violation> {
     let request = Request::decode(message).ok_or_else(|| violation!("a request of {} bytes", message.len()))?;
     let Request { client, number, work } = request;
+    let _permit = remote.permit(client).await;
     let (node, names) = (&nodes[client % nodes.len()], &nodes[0]);
     let mut run = Run { world, node, names, client: &world.clients[client], random };
     let response = match work {
