@@ -26,7 +26,7 @@ const CLOSE_AFTER_MAX: Duration = Duration::from_millis(200);
 /// One crash in so many is followed by an offline check.
 const QUICK_CHECK_ONE_IN: u64 = 3;
 /// Where a snapshot lies while it is written.
-const SNAPSHOT_UNDERWAY: &str = "meta/snapshot.tmp";
+pub(super) const SNAPSHOT_UNDERWAY: &str = "meta/snapshot.tmp";
 
 /// One start of the node.
 pub(super) struct Start {

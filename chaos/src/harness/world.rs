@@ -13,7 +13,7 @@ use proto::limits::SECTOR_BYTES;
 
 use super::faults::Excuse;
 use super::plan::Plan;
-use super::round::Phase;
+use super::round::{Phase, SNAPSHOT_UNDERWAY};
 use super::tally::Tally;
 use crate::invariants::Judge;
 use crate::invariants::damage::Flipped;
@@ -311,7 +311,8 @@ impl World {
 
     /// Misdirects one later write of one disk.
     pub(super) fn misdirect(&self, random: &mut Random) {
-        let scope = *random.pick(&["segments/", "segments/", "meta/snapshot", "superblock"]);
+        // A finished snapshot exists once: what lands there must not, for it is beyond what the node can mend.
+        let scope = *random.pick(&["segments/", "segments/", SNAPSHOT_UNDERWAY, "superblock"]);
         let scale = 1 << random.below(FAULT_AFTER_POWER_MAX);
         random.pick(&self.disks).misdirect_nth(scope, random.below(scale));
     }

@@ -19,6 +19,7 @@ mod server;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use proto::port::PeerId;
@@ -32,6 +33,9 @@ use crate::sim::completion::{Completer, completion};
 /// Executions of requests of one client that may be under way at once. A disk that hangs would gather them otherwise,
 /// and each that may or may not happen doubles the histories that the judge follows.
 const UNDERWAY_MAX: usize = 2;
+/// Executions of requests of one client that are dropped in one start, since nobody waits for the answer any more. Each
+/// stays open until the node ends; further ones run to their end.
+const DROPPED_MAX: usize = 3;
 
 /// The node.
 const NODE: PeerId = PeerId(0);
@@ -39,6 +43,15 @@ const NODE: PeerId = PeerId(0);
 /// The peer of a client.
 fn peer(client: usize) -> PeerId {
     PeerId(1 + client as u64)
+}
+
+/// Executions of one client's requests.
+#[derive(Default)]
+struct Executions {
+    underway: usize,
+    dropped: usize,
+    /// Those that wait for one under way to end.
+    waiting: Vec<Completer<()>>,
 }
 
 /// What remote clients and the node's side of the wire share with the harness.
@@ -54,8 +67,8 @@ pub struct Remote {
     /// Clients that are at work.
     busy: Cell<usize>,
     parked: RefCell<Vec<Completer<()>>>,
-    /// Of each client the executions under way, and those that wait for one of them to end.
-    underway: RefCell<BTreeMap<usize, (usize, Vec<Completer<()>>)>>,
+    /// Of each client, the executions in the present start.
+    executions: RefCell<BTreeMap<usize, Executions>>,
     awaited: RefCell<Option<Completer<()>>>,
 }
 
@@ -71,7 +84,7 @@ impl Remote {
             rounds: Cell::new(0),
             busy: Cell::new(clients),
             parked: RefCell::default(),
-            underway: RefCell::default(),
+            executions: RefCell::default(),
             awaited: RefCell::default(),
         }
     }
@@ -79,6 +92,7 @@ impl Remote {
     /// Lets the clients work, those too that are still at what an earlier round left.
     pub fn begin_round(&self) {
         self.rounds.set(self.rounds.get() + 1);
+        self.executions.take();
         let parked = self.parked.take();
         self.busy.set(self.busy.get() + parked.len());
         parked.into_iter().for_each(|client| client.complete(()));
@@ -109,22 +123,34 @@ impl Remote {
         completion.await;
     }
 
+    /// Whether request `number` of `client` is to be executed: the client still waits for it, and the node did not leave it
+    /// open already. That stays open until the node ends, and once more would be one more that may have happened.
+    fn wants(&self, client: usize, number: u64) -> bool {
+        let (given, left_open) = (self.given.borrow(), message::Response::Stops.encode());
+        given.get(&client).is_some_and(|(current, answers)| *current == number && !answers.contains(&left_open))
+    }
+
     /// Waits until the node may execute one more request of `client`.
-    async fn permit(&self, client: usize) -> Permit<'_> {
+    async fn permit(self: &Rc<Self>, client: usize) -> Permit {
         loop {
             let waited = {
-                let mut underway = self.underway.borrow_mut();
-                let (count, waiting) = underway.entry(client).or_default();
-                if *count < UNDERWAY_MAX {
-                    *count += 1;
-                    return Permit { remote: self, client };
+                let mut all = self.executions.borrow_mut();
+                let executions = all.entry(client).or_default();
+                if executions.underway < UNDERWAY_MAX {
+                    executions.underway += 1;
+                    return Permit { remote: self.clone(), client, ended: false };
                 }
                 let (completer, completion) = completion();
-                waiting.push(completer);
+                executions.waiting.push(completer);
                 completion
             };
             waited.await;
         }
+    }
+
+    /// Whether one more execution for `client` may be dropped before its end.
+    fn may_drop(&self, client: usize) -> bool {
+        self.executions.borrow().get(&client).is_none_or(|executions| executions.dropped < DROPPED_MAX)
     }
 
     fn fail(&self, violation: Violation) {
@@ -140,17 +166,28 @@ impl Remote {
     }
 }
 
-/// A request of `client` that is being executed, until it ends or the node crashes.
-struct Permit<'a> {
-    remote: &'a Remote,
+/// The right to execute a request of `client`.
+struct Permit {
+    remote: Rc<Remote>,
     client: usize,
+    /// Whether it ran to its end.
+    ended: bool,
 }
 
-impl Drop for Permit<'_> {
+impl Permit {
+    /// The execution ended.
+    fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut underway = self.remote.underway.borrow_mut();
-        let (count, waiting) = underway.get_mut(&self.client).expect("invariant: it was counted");
-        *count -= 1;
-        waiting.drain(..).for_each(|waiting| waiting.complete(()));
+        let mut all = self.remote.executions.borrow_mut();
+        // The start that it belonged to may be over.
+        let Some(executions) = all.get_mut(&self.client) else { return };
+        executions.underway -= 1;
+        executions.dropped += usize::from(!self.ended);
+        executions.waiting.drain(..).for_each(|waiting| waiting.complete(()));
     }
 }

@@ -6,11 +6,13 @@ use std::rc::Rc;
 use bytes::Bytes;
 use net::rpc::Endpoint;
 use node::Node;
+use proto::port::runtime;
 
 use super::message::{Request, Response, Work};
 use super::{NODE, Remote};
 use crate::harness::World;
 use crate::oracle::{Violation, violation};
+use crate::sim::completion::completion;
 use crate::sim::{Random, SimWire, WatchedDisk};
 use crate::workload::client::{Flow, Run};
 
@@ -25,11 +27,26 @@ pub fn serve(world: Rc<World>, remote: Rc<Remote>, nodes: Vec<Node<WatchedDisk>>
         let (world, remote, random) = (world.clone(), remote.clone(), random.borrow_mut().fork());
         let nodes = nodes.clone();
         async move {
-            let response = carry_out(&world, &remote, &nodes, random, &message).await.unwrap_or_else(|violation| {
-                remote.fail(violation);
-                Response::Stops
-            });
-            response.encode()
+            let Some(request) = Request::decode(&message) else {
+                remote.fail(violation!("a request of {} bytes", message.len()));
+                return Response::Stops.encode();
+            };
+            let permit = remote.permit(request.client).await;
+            let may_drop = remote.may_drop(request.client);
+            let execution = async move {
+                let executed = carry_out(&world, &remote, &nodes, random, request).await;
+                permit.end();
+                executed.unwrap_or_else(|violation| {
+                    remote.fail(violation);
+                    Response::Stops
+                })
+            };
+            if may_drop {
+                return execution.await.encode();
+            }
+            let (completer, completion) = completion();
+            runtime::spawn(async move { completer.complete(execution.await.encode()) });
+            completion.await
         }
     })
 }
@@ -40,11 +57,12 @@ async fn carry_out(
     remote: &Remote,
     nodes: &[Node<WatchedDisk>],
     random: Random,
-    message: &Bytes,
+    request: Request,
 ) -> Result<Response, Violation> {
-    let request = Request::decode(message).ok_or_else(|| violation!("a request of {} bytes", message.len()))?;
     let Request { client, number, work } = request;
-    let _permit = remote.permit(client).await;
+    if !remote.wants(client, number) {
+        return Ok(Response::Stops);
+    }
     let (node, names) = (&nodes[client % nodes.len()], &nodes[0]);
     let mut run = Run { world, node, names, client: &world.clients[client], random };
     let response = match work {
