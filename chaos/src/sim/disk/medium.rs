@@ -223,7 +223,14 @@ impl Medium {
         self.reserve(missing)?;
         let stamp = self.next_stamp();
         let mut random = self.random.fork();
-        self.content(file).write(stamp, offset, bytes, || whole || random.chance(1, 2));
+        // Half of the writes that are cut short got as far as some sector; of the others any sectors arrive.
+        let reached = random.chance(1, 2).then(|| random.below((bytes.len() / SECTOR_BYTES) as u64 + 1));
+        let mut sectors = 0..;
+        let mut arrives = |sector| reached.map_or_else(|| random.chance(1, 2), |reached| sector < reached);
+        self.content(file).write(stamp, offset, bytes, || {
+            let sector = sectors.next().expect("invariant: sectors can be counted");
+            whole || arrives(sector)
+        });
         ending.check()?;
         if let (Some(data), true) = (cut, whole && self.options.lie != Lie::DurableWrite) {
             self.content(file).sync(SyncReach { data, metadata: stamp, own: Some(stamp) });
