@@ -19,15 +19,17 @@ use crate::supervisor::Worker;
 const REASON_LINE_CHARS_MAX: usize = 120;
 const REASON_BYTES_MIN: usize = 80;
 /// Seeds within which most bugs are found.
-const SEEDS_MAX: u64 = 20;
+const SEEDS_MAX: u64 = 30;
 
 /// Seeds within which a bug must be found, from seed 0 on.
 fn seeds_max(bug: Bug) -> u64 {
     match bug {
-        // What they take: others waiting, a write that fails, or many cores and many checkpoints.
-        Bug::ForgottenWaiter | Bug::IgnoredWriteError | Bug::SmearedSnapshot | Bug::StopAtBadRow => 60,
+        Bug::ForgottenWaiter | Bug::IgnoredWriteError | Bug::StopAtBadRow => 60,
         Bug::FooterUnchecked | Bug::UnsettledCovered | Bug::UnsyncedLogTail => 120,
+        Bug::LogChecksumSkipped | Bug::SmearedSnapshot => 120,
         Bug::CountedTwice => 160,
+        // Of a row the header must arrive, and its payload not.
+        Bug::TornPieceBelieved => 400,
         _ => SEEDS_MAX,
     }
 }
