@@ -12,12 +12,15 @@ use super::rest;
 use super::world::World;
 use crate::invariants::{self, Closed, fsck, nonces};
 use crate::oracle::{Violation, violation};
-use crate::sim::{Crash, Outcome, Random, Simulation, completion, faults};
+use crate::sim::{Crash, CrashPoint, Outcome, Random, Simulation, completion, faults};
 use crate::{verify, workload};
 
 /// Crash points lie around two to some power of steps: opening takes tens to hundreds, an operation some tens.
 const CRASH_STEPS_POWER_MIN: u64 = 4;
 const CRASH_STEPS_POWER_MAX: u64 = 15;
+/// Or around two to some power of nanoseconds: an operation of a disk takes some tens of microseconds or more.
+const CRASH_NS_POWER_MIN: u64 = 14;
+const CRASH_NS_POWER_MAX: u64 = 28;
 /// Operations of all clients in one start.
 const ROUND_OPERATIONS_MIN: u64 = 10;
 const ROUND_OPERATIONS_MAX: u64 = 500;
@@ -104,8 +107,14 @@ pub(super) fn round(simulation: &mut Simulation, world: &Rc<World>, random: &mut
         _ => Close::Never,
     };
     let crash = random.chance(3, 4).then(|| {
-        let scale = 1 << random.between(CRASH_STEPS_POWER_MIN, CRASH_STEPS_POWER_MAX);
-        (scale + random.below(scale), if random.chance(1, 2) { Crash::Power } else { Crash::Process })
+        let point = if random.chance(1, 2) {
+            let scale = 1 << random.between(CRASH_STEPS_POWER_MIN, CRASH_STEPS_POWER_MAX);
+            CrashPoint::Steps(scale + random.below(scale))
+        } else {
+            let scale = 1 << random.between(CRASH_NS_POWER_MIN, CRASH_NS_POWER_MAX);
+            CrashPoint::After(Duration::from_nanos(scale + random.below(scale)))
+        };
+        (point, if random.chance(1, 2) { Crash::Power } else { Crash::Process })
     });
     let quick_check = random.chance(1, QUICK_CHECK_ONE_IN);
     let left = OPERATIONS_MIN.saturating_sub(world.tally.operations.get());
@@ -126,16 +135,16 @@ pub(super) fn round(simulation: &mut Simulation, world: &Rc<World>, random: &mut
 pub(super) fn run(
     simulation: &mut Simulation,
     world: &Rc<World>,
-    crash: Option<(u64, Crash)>,
+    crash: Option<(CrashPoint, Crash)>,
     next: Start,
 ) -> Result<(), Violation> {
-    let (steps, how) = crash.unwrap_or((u64::MAX, Crash::Process));
+    let (point, how) = crash.unwrap_or((CrashPoint::Never, Crash::Process));
     let quick_check = next.quick_check;
     world.closing.set(false);
     world.phase.set(Phase::Opening);
     world.writers.borrow_mut().clear();
     let main = start(world.clone(), next);
-    let ended = simulation.run_until_watched(steps, how, main, || count_crash(world, how));
+    let ended = simulation.run_until_watched(point, how, main, || count_crash(world, how));
     world.watched.take();
     match ended.map_err(|stuck| violation!("{stuck}"))? {
         Outcome::Finished(ended) => ended?,
@@ -144,7 +153,8 @@ pub(super) fn run(
                 world.judge.power_lost();
             }
             if world.started.get() && quick_check && !world.excuses(Excuse::NoQuickCheck) {
-                let options = if steps.is_multiple_of(2) { CheckOptions::Full } else { CheckOptions::Quick };
+                let options =
+                    if simulation.steps().is_multiple_of(2) { CheckOptions::Full } else { CheckOptions::Quick };
                 fsck::check(simulation, world, options)?;
             }
         }

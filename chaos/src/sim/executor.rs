@@ -231,7 +231,7 @@ impl Executor {
         key
     }
 
-    fn cancel(&self, key: EventKey) {
+    pub(crate) fn cancel(&self, key: EventKey) {
         let event = self.state.borrow_mut().events.remove(&key);
         drop(event);
     }

@@ -19,10 +19,11 @@ pub mod random;
 pub mod trace;
 pub mod wire;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use proto::port::runtime;
 
@@ -42,6 +43,17 @@ pub enum Outcome<T> {
     Finished(T),
     /// The crash point was met first.
     Crashed,
+}
+
+/// When a run is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashPoint {
+    /// After so many steps. Steps are taken by tasks, so this meets a process at work, wherever it yields.
+    Steps(u64),
+    /// After so much virtual time, most of which tasks spend waiting: this meets operations of disks under way.
+    After(Duration),
+    /// Never.
+    Never,
 }
 
 /// The run can never end.
@@ -129,9 +141,9 @@ impl Simulation {
     /// # Errors
     /// [`Stuck`] if it cannot end.
     pub fn run<T: 'static>(&mut self, main: impl Future<Output = T> + 'static) -> Result<T, Stuck> {
-        match self.run_until_watched(u64::MAX, Crash::Process, main, || {})? {
+        match self.run_until_watched(CrashPoint::Never, Crash::Process, main, || {})? {
             Outcome::Finished(value) => Ok(value),
-            Outcome::Crashed => unreachable!("invariant: no run has that many steps"),
+            Outcome::Crashed => unreachable!("invariant: nothing cuts it off"),
         }
     }
 
@@ -145,16 +157,16 @@ impl Simulation {
         crash: Crash,
         main: impl Future<Output = T> + 'static,
     ) -> Result<Outcome<T>, Stuck> {
-        self.run_until_watched(steps, crash, main, || {})
+        self.run_until_watched(CrashPoint::Steps(steps), crash, main, || {})
     }
 
-    /// Does the same, and calls `met` when the crash point is met, before anything is taken away.
+    /// Does the same with any crash point, and calls `met` when it is met, before anything is taken away.
     ///
     /// # Errors
     /// [`Stuck`] if it can neither end nor go on.
     pub fn run_until_watched<T: 'static>(
         &mut self,
-        steps: u64,
+        point: CrashPoint,
         crash: Crash,
         main: impl Future<Output = T> + 'static,
         met: impl FnOnce(),
@@ -166,12 +178,20 @@ impl Simulation {
         let returned = result.clone();
         executor.spawn_in(group, Box::pin(async move { drop(returned.replace(Some(main.await))) }));
 
+        let due = Rc::new(Cell::new(false));
+        let alarm = match point {
+            CrashPoint::After(time) => {
+                let due = due.clone();
+                Some(executor.schedule(time, move || due.set(true)))
+            }
+            CrashPoint::Steps(_) | CrashPoint::Never => None,
+        };
         let mut taken = 0;
         let ended = loop {
             if let Some(value) = result.take() {
                 break Ok((Outcome::Finished(value), Crash::Process));
             }
-            if taken == steps {
+            if due.get() || point == CrashPoint::Steps(taken) {
                 met();
                 break Ok((Outcome::Crashed, crash));
             }
@@ -186,6 +206,7 @@ impl Simulation {
                 _ => Stuck::Deadlock { tasks, trace },
             });
         };
+        alarm.into_iter().for_each(|alarm| executor.cancel(alarm));
         executor.kill(group);
         self.networks.iter().for_each(|network| network.group_ended(group));
         let (outcome, crash) = match ended {
@@ -263,10 +284,8 @@ impl Drop for Simulation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
     use std::future::poll_fn;
     use std::task::Poll;
-    use std::time::Duration;
 
     /// Three tasks that sleep and draw numbers; returns the order in which they did.
     async fn busy() -> Vec<u64> {
@@ -373,6 +392,21 @@ mod tests {
             simulation.run(async {}).unwrap();
         }
         assert!(reached.len() > 10, "crashes met different points: {reached:?}");
+    }
+
+    #[test]
+    fn a_crash_after_a_time_meets_what_waits_and_leaves_no_alarm_behind() {
+        let mut simulation = Simulation::new(7);
+        let point = CrashPoint::After(Duration::from_millis(1));
+        let mut sleep = |time| {
+            simulation.run_until_watched(point, Crash::Process, async move { runtime::sleep(time).await }, || {})
+        };
+        assert_eq!(sleep(Duration::from_secs(9)), Ok(Outcome::Crashed));
+        assert_eq!(sleep(Duration::from_micros(1)), Ok(Outcome::Finished(())));
+        let now = simulation.executor.now();
+        assert!((Duration::from_millis(1)..Duration::from_millis(2)).contains(&now), "{now:?}");
+        assert!(matches!(simulation.run(std::future::pending::<()>()), Err(Stuck::Deadlock { .. })));
+        assert!(simulation.executor.now() < Duration::from_millis(2), "nothing was waited for");
     }
 
     #[test]
