@@ -426,14 +426,14 @@ async fn wait_for_checkpoints(node: &Node<SimDisk>, taken: u64) {
 #[test]
 fn a_checkpoint_covers_no_segment_that_a_slower_core_opens_afterwards() {
     run(40, |disk| async move {
-        let (nodes, _) = open_two(disk.clone(), 600).await;
+        let (nodes, _) = open_two(disk.clone(), 500).await;
         // One core fills segments while the other opens none, so that its next ones have lower numbers.
         put(&nodes[1], "/fast", &random_bytes(40, 60 << 20)).await;
         wait_for_checkpoints(&nodes[0], 1).await;
         put(&nodes[0], "/slow", &random_bytes(41, 16 << 20)).await;
         let stats = nodes[0].stats().await.unwrap();
         assert_eq!(stats.index_checkpoints, 1, "what was written last is in no checkpoint");
-        let (nodes, report) = open_two(disk, 600).await;
+        let (nodes, report) = open_two(disk, 500).await;
         assert!(report.checkpoint_chunks > 0);
         let recovered = nodes[0].stats().await.unwrap();
         assert_eq!((recovered.store.chunks, recovered.store.unique_bytes), (stats.store.chunks, 76 << 20));
