@@ -10,7 +10,7 @@ pub(crate) const EXIT_PASSED: u8 = 0;
 pub(crate) const EXIT_FAILED: u8 = 1;
 /// The command line makes no sense, or a worker does not start.
 pub(crate) const EXIT_USAGE: u8 = 2;
-/// All seeds passed, but they prove less than they should: some fault never happened.
+/// All seeds passed, but they prove less than they should: some fault never happened, or some invariant was not checked.
 pub(crate) const EXIT_FAULT_MISSING: u8 = 3;
 /// A signal ended the run before all seeds were done; those that were passed.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
@@ -33,13 +33,14 @@ Examples:
   swarm --seeds-file chaos/seeds/failed.txt
                                          every seed that ever failed
   swarm --seeds 100 --twice              each seed in two processes: the same trace, byte for byte
-  swarm --seeds 300 --require-all-faults fail if some kind of fault never happened
+  swarm --seeds 2000 --require-all-faults
+                                         fail if some kind of fault never happened
 
 Exit codes:
   0    all seeds passed
   1    some seed failed; each was printed with the command that replays it
   2    the command line makes no sense, or a worker process does not start
-  3    all seeds passed, but with --require-all-faults some fault never happened
+  3    all seeds passed, but with --require-all-faults some fault never happened, or some invariant was not checked
   130  interrupted (SIGINT, SIGTERM); what was done so far is printed, and all of it passed"
 )]
 pub(crate) struct Arguments {
@@ -67,7 +68,7 @@ pub(crate) struct Arguments {
     /// Print the hash of each seed's trace
     #[arg(long)]
     pub(crate) trace_hash: bool,
-    /// Fail if some kind of fault never happened
+    /// Fail if some kind of fault never happened, or some invariant was never checked
     #[arg(long)]
     pub(crate) require_all_faults: bool,
     /// Print the summary as JSON on stdout; everything else goes to stderr

@@ -13,6 +13,9 @@ use crate::supervisor::Ended;
 const TERMINAL_EVERY: Duration = Duration::from_millis(250);
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
+/// How the counts of the checks of invariants begin; a seed tells them even if they are zero.
+const CHECKS: &str = "checks: ";
+
 /// What all workers have done.
 #[derive(Default)]
 pub(crate) struct Summary {
@@ -64,6 +67,14 @@ impl Summary {
     /// Prints everything; returns the exit code.
     pub(crate) fn print(&self, arguments: &Arguments, elapsed: Duration) -> u8 {
         let missing: Vec<&str> = KINDS.iter().copied().filter(|kind| !self.faults.contains_key(*kind)).collect();
+        let unchecked: Vec<&str> = self
+            .counts
+            .iter()
+            .filter(|(_, count)| **count == 0)
+            .map(|(name, _)| name.as_str())
+            .filter(|name| name.starts_with(CHECKS))
+            .collect();
+        let missing = [missing, unchecked].concat();
         let text = match arguments.json {
             true => format!("{:#}\n", self.json(arguments, &missing, elapsed)),
             false => self.text(arguments, &missing, elapsed),
@@ -91,7 +102,7 @@ impl Summary {
             "failed": self.failed,
             "replay": self.failed.iter().map(|seed| replay(arguments, *seed)).collect::<Vec<_>>(),
             "faults": self.faults,
-            "faults_missing": missing,
+            "missing": missing,
             "counts": self.counts,
         })
     }
