@@ -21,6 +21,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use self::arguments::Arguments;
+#[cfg(not(feature = "planted-bugs"))]
+use self::supervisor::run;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -29,15 +31,17 @@ fn main() -> ExitCode {
         let _planted = arguments.planted.bug.map(proto::planted::plant);
         return worker::serve();
     }
-    #[cfg(feature = "planted-bugs")]
-    let done = planted::run(&arguments).transpose();
-    #[cfg(not(feature = "planted-bugs"))]
-    let done = None;
-    match done.unwrap_or_else(|| supervisor::run(&arguments)) {
+    match run(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("swarm: {error}");
             ExitCode::from(arguments::EXIT_USAGE)
         }
     }
+}
+
+/// Runs seeds, or does what else was asked for; returns the exit code.
+#[cfg(feature = "planted-bugs")]
+fn run(arguments: &Arguments) -> Result<u8, String> {
+    planted::run(arguments)?.map_or_else(|| supervisor::run(arguments), Ok)
 }
