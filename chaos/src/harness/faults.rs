@@ -53,6 +53,8 @@ pub enum Excuse {
     UncountedRows,
     /// Damage is met where no bit was flipped.
     UnflippedDamage,
+    /// The offline check warns of a snapshot that is damaged and not needed.
+    SpareSnapshot,
     /// The same bytes are stored again, since the first copy cannot be read or found no room.
     SecondCopy,
     /// The offline check at a crash has no meaning: it would meet the fault itself.
@@ -129,7 +131,7 @@ const TOLERANCES: &[Tolerance] = &[
         ],
     },
     Tolerance { fault: Fault::Reverted, one_in: 8, excuses: &[] },
-    Tolerance { fault: Fault::MetadataRot, one_in: 8, excuses: &[] },
+    Tolerance { fault: Fault::MetadataRot, one_in: 8, excuses: &[Excuse::SpareSnapshot] },
     Tolerance { fault: Fault::Slow, one_in: 12, excuses: &[] },
     Tolerance {
         fault: Fault::Stalled,

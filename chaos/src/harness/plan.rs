@@ -10,6 +10,8 @@ use super::Settings;
 use super::faults::{Fault, Faults};
 use crate::sim::{DiskOptions, Lie, Random, WireOptions};
 
+/// Fewest entries of a page: the levels of a manifest hold the longest file in the smallest chunks.
+const MANIFEST_PAGE_ENTRIES_MIN: usize = 4;
 /// One seed in so many has chunks, files and segments as in production.
 const PRODUCTION_ONE_IN: u64 = 50;
 /// In one seed of so many, some or all clients are remote.
@@ -98,7 +100,7 @@ impl Plan {
             clients,
             remote_clients,
             wire: WireOptions::draw(random),
-            manifest_page_entries: *random.pick(&[3, 8, MANIFEST_PAGE_ENTRIES_MAX]),
+            manifest_page_entries: *random.pick(&[MANIFEST_PAGE_ENTRIES_MIN, 8, MANIFEST_PAGE_ENTRIES_MAX]),
             disks: random.between(1, 3),
             disk: DiskOptions { capacity_bytes, lie: settings.lie, ..DiskOptions::default() },
             key,

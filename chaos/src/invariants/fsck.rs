@@ -6,7 +6,7 @@
 //!
 //! What it would miss: what a crash leaves where devices fail, which is looked at only in the end.
 
-use node::fsck::{self, CheckOptions, Report, Severity};
+use node::fsck::{self, CheckOptions, ProblemKind, Report, Severity};
 
 use super::{Invariant, counters, damage};
 use crate::harness::World;
@@ -31,7 +31,7 @@ pub fn check(simulation: &mut Simulation, world: &World, options: CheckOptions) 
     if world.excuses(Excuse::DamagedRead) {
         damage::check(world, &report)?;
     } else {
-        is_clean(&report)?;
+        is_clean(&report, world.excuses(Excuse::SpareSnapshot))?;
     }
     match options {
         CheckOptions::Full => counters::found_at_rest(world, &report.totals),
@@ -40,8 +40,10 @@ pub fn check(simulation: &mut Simulation, world: &World, options: CheckOptions) 
     }
 }
 
-fn is_clean(report: &Report) -> Result<(), Violation> {
-    if report.worst() > Some(Severity::Info) {
+/// With `spare_snapshot` a snapshot that the start did not need may be damaged.
+fn is_clean(report: &Report, spare_snapshot: bool) -> Result<(), Violation> {
+    let tolerated = |kind: ProblemKind| spare_snapshot && kind == ProblemKind::SnapshotPassedOver;
+    if report.counts.keys().any(|kind| kind.severity() > Severity::Info && !tolerated(*kind)) {
         return Err(violation!("nothing was damaged, yet the offline check reports:{}", shown(report)));
     }
     Ok(())
@@ -56,16 +58,19 @@ pub(super) fn shown(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use node::fsck::{Problem, ProblemKind};
+    use node::fsck::Problem;
 
     #[test]
     fn what_a_crash_leaves_is_clean_and_a_warning_is_not() {
         let mut report = Report::default();
-        assert_eq!(is_clean(&report), Ok(()));
+        assert_eq!(is_clean(&report, false), Ok(()));
         report.add(Problem::new(ProblemKind::TornTail, ""));
-        assert_eq!(is_clean(&report), Ok(()));
+        assert_eq!(is_clean(&report, false), Ok(()));
+        report.add(Problem::new(ProblemKind::SnapshotPassedOver, "a snapshot"));
+        is_clean(&report, false).expect_err("no snapshot was damaged");
+        assert_eq!(is_clean(&report, true), Ok(()));
         report.add(Problem::new(ProblemKind::RowDamaged, "a row"));
-        let Violation(what) = is_clean(&report).expect_err("a warning");
+        let Violation(what) = is_clean(&report, true).expect_err("a warning");
         assert!(what.contains("a row") && !what.contains("TornTail"), "{what}");
     }
 }
