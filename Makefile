@@ -49,13 +49,13 @@ test: binaries
 	$(CARGO) test $(CARGO_FLAGS) --workspace --doc
 
 # Seeds that failed once, a fixed set in which every kind of fault must happen, some in two processes each with the
-# same trace, and some that nobody has run before. But for the last, as many as two cores run in 90 seconds.
+# same trace, and some that nobody has run before: two to three minutes on two cores.
 simulate:
 	$(CARGO) build $(CARGO_FLAGS) --release -p chaos --bin swarm
 	$(TARGET_DIR)/release/swarm --seeds-file chaos/seeds/failed.txt
 	$(TARGET_DIR)/release/swarm --seeds 2000 --require-all-faults
-	$(TARGET_DIR)/release/swarm --first-seed 1000000 --seeds 300 --twice
-	$(TARGET_DIR)/release/swarm --fresh --seconds 90
+	$(TARGET_DIR)/release/swarm --first-seed 1000000 --seeds 200 --twice
+	$(TARGET_DIR)/release/swarm --fresh --seeds 500
 
 # The simulator is tested too: each bug of proto/src/planted.rs must be found within its bound of seeds.
 prove-simulator:

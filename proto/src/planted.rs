@@ -14,7 +14,7 @@
 //! * Without the feature `planted-bugs` [`is`] is a constant `false`: the optimiser removes every trace, and no name of a
 //!   bug gets into a program. Only `chaos` may have the feature; `tools/tests/planted.rs` holds to that, and looks into
 //!   the built programs.
-//! * With it a bug is switched on for one thread, until the guard that [`plant`] returned is dropped.
+//! * With it a bug is switched on for one thread, until the guard that `plant` returned is dropped.
 //!
 //! What is not here: a pin that is lost. It costs data only once garbage is collected, which this version does not do.
 

@@ -34,7 +34,7 @@ use crate::row::CompressedBlock;
 use crate::segment::{HomeSegment, Member, Segment, SegmentLog};
 use crate::writer::{RowWriter, start_lanes};
 
-/// Smallest piece: room for the longest row and its footer. See [`crate::writer::row_bytes_target`].
+/// Smallest piece: room for the longest row and its footer. A row is cut at an eighth of a piece.
 pub const SEGMENT_PIECE_BYTES_MIN: u64 = 256 << 10;
 
 /// How long to wait for a chunk that somebody else is writing before his row is hurried again: he may not have queued

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use node::{FileReadError, Node, NodeOptions, OpenReport};
 use proto::limits::DISK_ANSWER_SECONDS_MAX;
-use proto::limits::SECTOR_BYTES;
 
 use super::faults::Excuse;
 use super::plan::Plan;
@@ -27,8 +26,9 @@ use crate::workload::remote::{self, Remote};
 
 /// Completed operations of one kind before an injected error: at most two to this power.
 const FAULT_AFTER_POWER_MAX: u64 = 11;
-/// Bytes that others who use the same volume leave of it: from what a start needs to what is below every reserve.
-const SHARED_VOLUME_FREE_BYTES_MIN: u64 = SECTOR_BYTES as u64;
+/// Bytes that others who use the same volume leave of it: from what a start needs, a new log and a record for each
+/// segment that a crash left open, to what is below every reserve.
+const SHARED_VOLUME_FREE_BYTES_MIN: u64 = 64 << 10;
 const SHARED_VOLUME_FREE_BYTES_MAX: u64 = 256 << 10;
 /// A slow operation takes at most two to less than this power of seconds longer: a minute.
 const SLOW_SECONDS_POWER_MAX: u64 = 7;
