@@ -7,6 +7,8 @@
 //! Invariants:
 //! * A device that was given up is asked for nothing more until the next start: what it holds is unknown, as after a
 //!   failed write, and it may still carry out what it was asked for. Nothing that comes later can collide with that.
+//! * Only time in which the process runs counts: it is measured in ticks, and a process that was stopped for longer finds
+//!   one of them gone.
 //! * The time is far above what a device takes that is merely slow, and recovers: giving up costs a restart.
 
 use std::cell::Cell;
@@ -19,6 +21,9 @@ use std::time::Duration;
 
 use super::{AlignedBuf, Disk, DiskFile, DiskSpace, runtime};
 use crate::limits::DISK_ANSWER_SECONDS_MAX;
+
+/// What the time is counted in.
+const TICK_SECONDS: u64 = 10;
 
 /// See the module. Clones are the same device.
 #[derive(Clone, Debug)]
@@ -44,7 +49,8 @@ impl Watch {
     /// Errors: `TimedOut` if there is none in time, or there was none before.
     async fn answer<T>(&self, operation: impl Future<Output = T>) -> io::Result<T> {
         let mut operation = pin!(operation);
-        let mut late = None;
+        let tick = || runtime::sleep(Duration::from_secs(TICK_SECONDS));
+        let (mut ticking, mut ticks_left) = (None, DISK_ANSWER_SECONDS_MAX / TICK_SECONDS);
         let answer = poll_fn(|context| {
             if self.0.get() {
                 return Poll::Ready(None);
@@ -52,8 +58,14 @@ impl Watch {
             if let Poll::Ready(answer) = operation.as_mut().poll(context) {
                 return Poll::Ready(Some(answer));
             }
-            let late = late.get_or_insert_with(|| runtime::sleep(Duration::from_secs(DISK_ANSWER_SECONDS_MAX)));
-            late.as_mut().poll(context).map(|()| None)
+            while ticking.get_or_insert_with(tick).as_mut().poll(context).is_ready() {
+                ticks_left -= 1;
+                if ticks_left == 0 {
+                    return Poll::Ready(None);
+                }
+                ticking = None;
+            }
+            Poll::Pending
         });
         answer.await.ok_or_else(|| {
             self.0.set(true);
