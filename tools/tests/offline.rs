@@ -23,7 +23,8 @@ struct Dfsd {
 impl Dfsd {
     fn start(data: &Path) -> Dfsd {
         let mut command = Command::new(binary("dfsd"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        // With one core the first file lies in the first segment.
+        command.args(["serve", "--cores", "1", "--listen", "127.0.0.1:0", "--data"]).arg(data);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
