@@ -354,6 +354,15 @@ impl Oracle {
         self.spaces.get(top)?.histories.last().map(|history| &history.state)
     }
 
+    /// Histories that a recursive removal of `path` in the space `top` can lead to: each entry may be left by a crash, or
+    /// not, in each history that is followed now.
+    #[must_use]
+    pub fn removal_histories(&self, top: &str, path: &str) -> u64 {
+        let histories = self.spaces.get(top).map(|space| &space.histories);
+        let left = |entries: usize| 1 << entries.min(u32::BITS as usize);
+        histories.into_iter().flatten().map(|history| left(history.state.below(path).count())).sum()
+    }
+
     fn space(&mut self, path: &str) -> &mut Space {
         let end = path[1..].find('/').map_or(path.len(), |at| at + 1);
         self.spaces.entry(path[..end].to_owned()).or_insert_with(Space::new)

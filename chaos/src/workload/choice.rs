@@ -19,8 +19,8 @@ const NAMES: [&str; 5] = ["a", "b", "a-b", "z.d", "ü"];
 const SHARED_NAMES: [&str; 2] = ["a", "b"];
 /// The one directory within a shared space.
 const SHARED_DIRECTORY: &str = "d";
-/// Entries below a directory that is removed recursively: each may be left by a crash, or not.
-const RECURSIVE_ENTRIES_MAX: usize = 7;
+/// Histories that a recursive removal may lead to: those of seven entries, if nothing else is open.
+const REMOVAL_HISTORIES_MAX: u64 = 1 << 7;
 /// Entries of a space, above which none are added: every start looks at all of them.
 const ENTRIES_MAX: usize = 20;
 /// One aim in so many is taken without looking: refusals are answers too.
@@ -123,7 +123,7 @@ pub fn draw(
         }
         89..=91 => {
             let path = aim.existing(random, Entry::is_directory);
-            let few = state.below(&path).count() <= RECURSIVE_ENTRIES_MAX;
+            let few = oracle.removal_histories(top, &path) <= REMOVAL_HISTORIES_MAX;
             let how = if few { Removal::Recursive } else { Removal::Single };
             Choice::Change(Action::Remove { path, how })
         }
