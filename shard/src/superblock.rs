@@ -10,6 +10,9 @@ use zerocopy::IntoBytes;
 /// Name of the superblock file.
 pub const SUPERBLOCK_NAME: &str = "superblock";
 
+/// Bytes of the copies that are written at once.
+const HALF_BYTES: usize = SUPERBLOCK_COPIES / 2 * SECTOR_BYTES;
+
 /// A superblock could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SuperblockError {
@@ -49,9 +52,10 @@ pub async fn load<D: Disk>(disk: &D) -> Result<Option<Superblock>, SuperblockErr
     }
 }
 
-/// Writes all copies, the first half durably before the second: a crash leaves the old or the new one whole.
+/// Writes all copies, the first half durably before the second: a crash leaves the old or the new one whole. Each half is
+/// read back.
 ///
-/// Errors: the device's own; the device then has either superblock.
+/// Errors: the device's own, `InvalidData` if what it wrote is not there; the device then has either superblock.
 pub async fn store<D: Disk>(disk: &D, superblock: &mut Superblock) -> std::io::Result<()> {
     superblock.finish();
     let file = match disk.open(SUPERBLOCK_NAME).await {
@@ -60,13 +64,32 @@ pub async fn store<D: Disk>(disk: &D, superblock: &mut Superblock) -> std::io::R
         }
         other => other?,
     };
-    const HALF: usize = SUPERBLOCK_COPIES / 2;
     for half in 0..2 {
-        let mut buf = AlignedBuf::zeroed(HALF * SECTOR_BYTES);
-        for copy in 0..HALF {
-            buf[copy * SECTOR_BYTES..][..superblock.as_bytes().len()].copy_from_slice(superblock.as_bytes());
+        let offset = (half * HALF_BYTES) as u64;
+        write_half(&file, superblock, offset).await?;
+        if !holds(&file, superblock, offset).await? {
+            // A disk may report a write that went elsewhere; what an interrupted formatting left would be believed.
+            write_half(&file, superblock, offset).await?;
+            if !holds(&file, superblock, offset).await? {
+                return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the superblock was not written"));
+            }
         }
-        file.write_durable_at(buf, (half * HALF * SECTOR_BYTES) as u64).await.0?;
     }
     disk.sync_dir("").await
+}
+
+/// Writes the copies of one half.
+async fn write_half<F: DiskFile>(file: &F, superblock: &Superblock, offset: u64) -> std::io::Result<()> {
+    let mut buf = AlignedBuf::zeroed(HALF_BYTES);
+    for copy in buf.chunks_mut(SECTOR_BYTES) {
+        copy[..superblock.as_bytes().len()].copy_from_slice(superblock.as_bytes());
+    }
+    file.write_durable_at(buf, offset).await.0
+}
+
+/// Whether all copies of one half are there.
+async fn holds<F: DiskFile>(file: &F, superblock: &Superblock, offset: u64) -> std::io::Result<bool> {
+    let (read, mut buf) = file.read_at(AlignedBuf::zeroed(HALF_BYTES), offset).await;
+    buf.set_len(read?);
+    Ok(buf.len() == HALF_BYTES && buf.chunks(SECTOR_BYTES).all(|copy| copy.starts_with(superblock.as_bytes())))
 }
