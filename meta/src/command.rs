@@ -189,6 +189,24 @@ pub enum Command {
         /// The checkpoint.
         checkpoint: IndexCheckpoint,
     },
+    /// Removes one name below a directory that is being removed with all that is in it, unless that request was answered
+    /// already: `Answered`. Answers `Unlinked`.
+    ///
+    /// Its sender may have lost the answer and sent the request again. What came to the path since is not for it.
+    UnlinkBelow {
+        /// The directory that the name is in.
+        #[rkyv(with = InodeIdDef)]
+        parent: InodeId,
+        /// The name in it.
+        name: String,
+        /// Only if the name still stands for this inode; otherwise `Stale`.
+        #[rkyv(with = InodeIdDef)]
+        inode: InodeId,
+        /// The request.
+        part_of: Session,
+        /// Now, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+    },
 }
 
 /// A name to be made: where, and which parents are made on the way.
@@ -446,6 +464,9 @@ pub enum MetaError {
     /// Another request had this key: send this one under a new key.
     #[error("another request was sent under the same key")]
     KeyReused,
+    /// The request that this is a part of was answered: ask for that answer.
+    #[error("the request was answered already")]
+    Answered,
 }
 
 /// A named maximum that a command met.
@@ -517,6 +538,7 @@ impl Command {
             | Command::Restore { session, .. } => *session,
             Command::Format { .. }
             | Command::CreateDomain { .. }
+            | Command::UnlinkBelow { .. }
             | Command::OpenSegment { .. }
             | Command::SealSegment { .. }
             | Command::FreeSegment { .. }
@@ -629,6 +651,13 @@ mod tests {
                     content: Content::Inline(vec![0x7f]),
                 },
             },
+            Command::UnlinkBelow {
+                parent: InodeId(0x81),
+                name: "name".into(),
+                inode: InodeId(0x82),
+                part_of: Session::Keyed { key: [0x83; 16], fingerprint: [0x84; 16] },
+                now_ns: 0x85,
+            },
         ]
     }
 
@@ -665,7 +694,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_damaged_commands_never_panics(example in 0usize..14, bit: prop::sample::Index, cut: prop::sample::Index) {
+        fn decoding_damaged_commands_never_panics(example in 0usize..15, bit: prop::sample::Index, cut: prop::sample::Index) {
             let mut bytes = examples()[example].encode();
             let bit = bit.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);

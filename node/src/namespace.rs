@@ -301,7 +301,10 @@ impl<D: Disk> Namespace<D> {
                 if !condition.holds(Some((info.inode, info.version))) {
                     return Err(MetaError::ConditionFailed { current: Some(info.version) }.into());
                 }
-                self.remove_below(&info).await?;
+                match self.remove_below(&info, session).await {
+                    Err(ChangeError::Refused(MetaError::Answered)) => return self.remove_again(session).await,
+                    removed => removed?,
+                }
             }
             let (parent, name, inode) = (info.parent, info.name, Some(info.inode));
             let command = Command::Unlink { parent, name, inode, condition, session, now_ns: runtime::unix_ns() };
@@ -323,8 +326,11 @@ impl<D: Disk> Namespace<D> {
         self.propose(command).await.map(|_| ()).map_err(gone)
     }
 
-    /// Removes everything below `directory`, deepest first. What is moved elsewhere meanwhile is left alone there.
-    async fn remove_below(&self, directory: &Inode) -> Result<(), ChangeError> {
+    /// Removes everything below `directory`, deepest first, for the request `session`. What is moved elsewhere meanwhile
+    /// is left alone there.
+    ///
+    /// Errors: `Answered` if the request was sent twice and the other one is done; or the log's.
+    async fn remove_below(&self, directory: &Inode, session: Option<Session>) -> Result<(), ChangeError> {
         let mut stack = vec![Step { parent: directory.parent, name: directory.name.clone(), inode: directory.inode }];
         while let Some(top) = stack.last() {
             let names = self.meta.view(|view| {
@@ -340,7 +346,7 @@ impl<D: Disk> Namespace<D> {
             if names.is_empty() {
                 let step = stack.pop().expect("invariant: this was the last");
                 if !stack.is_empty() {
-                    self.unlink_below(step).await?;
+                    self.unlink_below(step, session).await?;
                 }
                 continue;
             }
@@ -352,17 +358,22 @@ impl<D: Disk> Namespace<D> {
             };
             let (mut directories, leaves): (Vec<Step>, Vec<Step>) = steps.partition(is_directory);
             // Proposed together, so that they share a sync.
-            futures_util::future::try_join_all(leaves.into_iter().map(|step| self.unlink_below(step))).await?;
+            futures_util::future::try_join_all(leaves.into_iter().map(|step| self.unlink_below(step, session))).await?;
             stack.extend(directories.pop());
         }
         Ok(())
     }
 
     /// Removes one name of a recursive removal; it may be gone, or have got names of its own again.
-    async fn unlink_below(&self, step: Step) -> Result<(), ChangeError> {
-        let Step { parent, name, inode } = step;
-        let (inode, condition, now_ns) = (Some(inode), Condition::Any, runtime::unix_ns());
-        let command = Command::Unlink { parent, name, inode, condition, session: None, now_ns };
+    async fn unlink_below(&self, step: Step, session: Option<Session>) -> Result<(), ChangeError> {
+        let (Step { parent, name, inode }, now_ns) = (step, runtime::unix_ns());
+        let command = match session {
+            Some(part_of) => Command::UnlinkBelow { parent, name, inode, part_of, now_ns },
+            None => {
+                let (inode, condition) = (Some(inode), Condition::Any);
+                Command::Unlink { parent, name, inode, condition, session, now_ns }
+            }
+        };
         match self.propose(command).await {
             Err(ChangeError::Refused(MetaError::Stale | MetaError::NotEmpty)) | Ok(_) => Ok(()),
             Err(error) => Err(error),

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use proto::disk::{FixedHeader, WalBatchHeader};
+use proto::disk::{FixedHeader, WalBatchHeader, WalHeader};
 use proto::limits::SECTOR_BYTES;
 
 use super::world::World;
@@ -63,9 +63,12 @@ pub(super) fn rot_metadata(
     }
     let (name, len) = random.pick(&files);
     let sector = SECTOR_BYTES as u64;
+    let head = |name: &str| disk.peek(name, 0, SECTOR_BYTES);
+    // A log whose creation was cut off settles nothing about the one before.
+    let newest = files.iter().rfind(|(name, _)| head(name).is_some_and(|head| WalHeader::parse(&head).is_ok()));
     let end = match scope {
         // What is not the newest log may end anywhere; the last batch of that cannot be told from a torn one.
-        "meta/wal" if files.last().is_some_and(|(newest, _)| newest == name) => {
+        "meta/wal" if newest.is_none_or(|(newest, _)| newest <= name) => {
             let is_batch =
                 |at: &u64| disk.peek(name, *at, SECTOR_BYTES).is_some_and(|s| WalBatchHeader::parse(&s).is_ok());
             (1..len / sector).map(|number| number * sector).rfind(is_batch).unwrap_or(0)

@@ -16,7 +16,7 @@ mod registry;
 mod rename;
 mod sessions;
 
-use crate::command::{Command, MetaError, Response, Session};
+use crate::command::{Command, Condition, MetaError, Response, Session};
 use crate::txn::KvTxn;
 
 /// Applies `command` and returns its answer.
@@ -86,6 +86,11 @@ fn apply(command: &Command, txn: &mut impl KvTxn) -> Response {
         Command::Unlink { parent, name, inode, condition, now_ns, .. } => {
             names::unlink(txn, (*parent, name), *inode, *condition, *now_ns)
         }
+        Command::UnlinkBelow { parent, name, inode, part_of, now_ns } => match admit(txn, *part_of) {
+            Admission::New(_) => names::unlink(txn, (*parent, name), Some(*inode), Condition::Any, *now_ns),
+            Admission::Answered(_) => Err(MetaError::Answered),
+            Admission::Refused(error) => Err(error),
+        },
         Command::Rename { from, to, replace, now_ns, .. } => rename::rename(txn, from, to, *replace, *now_ns),
         Command::SetAttributes {
             inode,

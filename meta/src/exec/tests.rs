@@ -385,6 +385,32 @@ fn a_stale_resolution_is_not_remembered() {
 }
 
 #[test]
+fn a_removal_that_was_answered_takes_nothing_more_from_its_directory() {
+    let numbered = Session::Numbered { client: 1, sequence: 1, acked_below: 0 };
+    for part_of in [numbered, Session::Keyed { key: [1; 16], fingerprint: [2; 16] }] {
+        let mut state = Store::new();
+        let directory = state.mkdir(&["d"]);
+        let below = |inode| {
+            let (parent, name) = (directory, "f".into());
+            Command::UnlinkBelow { parent, name, inode, part_of, now_ns: 1 }
+        };
+        let first = state.put(&["d", "f"]);
+        assert_eq!(state.fail(below(InodeId(999))), MetaError::Stale);
+        assert_eq!(state.run(below(first)), Response::Unlinked { inode: first });
+        let (name, inode, condition) = ("d".into(), Some(directory), Condition::Any);
+        let second = state.put(&["d", "f"]);
+        let whole = Command::Unlink { parent: ROOT, name, inode, condition, session: Some(part_of), now_ns: 2 };
+        assert_eq!(state.fail(whole.clone()), MetaError::NotEmpty, "a name that came meanwhile");
+        assert_eq!(state.run(below(second)), Response::Unlinked { inode: second });
+        assert_eq!(state.run(whole), Response::Unlinked { inode: directory });
+        state.mkdir(&["d"]);
+        let third = state.put(&["d", "f"]);
+        assert_eq!(state.fail(below(third)), MetaError::Answered, "what came after the answer stays");
+        assert!(state.resolve(&["d", "f"]).is_ok());
+    }
+}
+
+#[test]
 fn directories_and_symlinks_are_made_once() {
     let mut store = Store::new();
     let directory = store.mkdir(&["a", "b"]);
