@@ -81,7 +81,11 @@ impl Head {
 
 /// Bytes that `a` and `b` begin with alike.
 pub(super) fn common(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+    let (a_words, _) = a.as_chunks::<8>();
+    let (b_words, _) = b.as_chunks::<8>();
+    let words = a_words.iter().zip(b_words).take_while(|(a, b)| a == b).count();
+    let (a_rest, b_rest) = (&a[8 * words..], &b[8 * words..]);
+    8 * words + a_rest.iter().zip(b_rest).take_while(|(a, b)| a == b).count()
 }
 
 fn number(bytes: &[u8], at: &mut usize) -> usize {
@@ -99,16 +103,27 @@ fn number(bytes: &[u8], at: &mut usize) -> usize {
 }
 
 /// Returns the pair at `start` of a leaf's bytes; `None` at their end.
+///
+/// Searches spend their time here. Nearly always, each of the three numbers takes one byte.
+#[inline(always)]
 fn pair_at(bytes: &[u8], start: usize) -> Option<Pair> {
-    if start == bytes.len() {
-        return None;
-    }
+    let (shared, suffix_bytes, value_bytes, suffix) = match bytes[start..] {
+        [] => return None,
+        [shared, suffix, value, ..] if (shared | suffix | value) < 0x80 => {
+            (usize::from(shared), usize::from(suffix), usize::from(value), start + 3)
+        }
+        _ => long_head(bytes, start),
+    };
+    let value = suffix + suffix_bytes;
+    Some(Pair { start, shared, suffix, value, end: value + value_bytes })
+}
+
+/// The numbers in front of the pair at `start`, and where they end.
+#[inline(never)]
+fn long_head(bytes: &[u8], start: usize) -> (usize, usize, usize, usize) {
     let mut at = start;
     let shared = number(bytes, &mut at);
-    let suffix_bytes = number(bytes, &mut at);
-    let value_bytes = number(bytes, &mut at);
-    let value = at + suffix_bytes;
-    Some(Pair { start, shared, suffix: at, value, end: value + value_bytes })
+    (shared, number(bytes, &mut at), number(bytes, &mut at), at)
 }
 
 impl Leaf {
@@ -252,8 +267,10 @@ impl Leaf {
             if pair.shared == shared {
                 let (suffix, rest) = (&self.bytes[pair.suffix..pair.value], &key[shared..]);
                 let alike = common(suffix, rest);
-                if suffix[alike..] >= rest[alike..] {
-                    let found = alike == rest.len() && alike == suffix.len();
+                // They end or differ here.
+                let (byte, wanted) = (suffix.get(alike), rest.get(alike));
+                if byte >= wanted {
+                    let found = byte.is_none() && wanted.is_none();
                     return Spot { shared, pair: Some((pair, shared + alike)), found };
                 }
                 shared += alike;
