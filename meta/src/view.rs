@@ -3,11 +3,11 @@
 //! A view borrows the state and sees only durable commands, each entirely or not at all.
 
 use proto::api::Kind;
-use proto::limits::PATH_DEPTH_MAX;
 use proto::planted::{self, Bug};
 use proto::{DomainId, InodeId, SegmentId, VersionNumber};
 
 use crate::command::{Content, MetaError};
+use crate::exec::parent_of;
 use crate::keys;
 use crate::record::{
     Counters, DomainRecord, Event, EventClock, IndexCheckpoint, Inode, Name, OnceClock, Past, SegmentRecord,
@@ -75,14 +75,17 @@ impl<'a> View<'a> {
 
     /// The names that lead from the root to `inode`, outermost first; `None` if it is gone.
     ///
-    /// A moved directory may put what is below it deeper than [`PATH_DEPTH_MAX`]; such a path is returned in full.
+    /// A moved directory may put what is below it deeper than [`proto::limits::PATH_DEPTH_MAX`]; such a path is returned
+    /// in full.
     #[must_use]
     pub fn path_of(&self, inode: InodeId) -> Option<Vec<String>> {
-        let mut names = Vec::with_capacity(PATH_DEPTH_MAX.min(16));
-        let mut at = self.inode(inode)?;
-        while at.inode != InodeId::ROOT {
-            names.push(at.name);
-            at = self.inode(at.parent).expect("invariant: a parent outlives what is in it");
+        self.state.get(&keys::inode(inode))?;
+        let mut names = Vec::new();
+        let mut at = inode;
+        while at != InodeId::ROOT {
+            let (parent, name) = parent_of(self.state, at);
+            names.push(name);
+            at = parent;
         }
         names.reverse();
         Some(names)

@@ -2,7 +2,7 @@
 
 use meta::{Inode, View};
 use proto::api::Kind;
-use proto::{ClusterId, FileId, VersionNumber};
+use proto::{ClusterId, FileId, InodeId, VersionNumber};
 
 /// A file, directory or symlink.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,12 +16,16 @@ pub struct FileInfo {
 }
 
 impl FileInfo {
-    /// Describes `inode` at the names that lead to it now.
-    pub(crate) fn new(cluster: ClusterId, view: &View<'_>, inode: Inode) -> Option<FileInfo> {
-        let names = view.path_of(inode.inode)?;
-        let path =
-            if names.is_empty() { "/".to_owned() } else { names.iter().map(|name| format!("/{name}")).collect() };
-        Some(FileInfo { id: FileId::new(cluster, inode.inode), inode, path })
+    /// Describes `inode` at `path`.
+    pub(crate) fn new(cluster: ClusterId, inode: Inode, path: String) -> FileInfo {
+        FileInfo { id: FileId::new(cluster, inode.inode), inode, path }
+    }
+
+    /// Describes `inode` at the names that lead to it now; `None` if it is gone.
+    pub(crate) fn find(cluster: ClusterId, view: &View<'_>, inode: InodeId) -> Option<FileInfo> {
+        let names = view.path_of(inode)?;
+        let path = if names.is_empty() { "/".to_owned() } else { names.iter().flat_map(|name| ["/", name]).collect() };
+        Some(FileInfo::new(cluster, view.inode(inode)?, path))
     }
 
     /// Strong entity tag, with its quotes: changes with every version of the content.

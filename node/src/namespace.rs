@@ -136,13 +136,15 @@ impl<D: Disk> Namespace<D> {
     /// Errors: `NotFound`, `NotADirectory`.
     pub fn stat(&self, target: &Target) -> Result<FileInfo, MetaError> {
         let cluster = self.cluster;
-        self.meta.view(|view| {
-            let inode = match target {
-                Target::Path(path) => view.resolve(path.names())?.inode,
-                Target::Id(id) => id.inode(cluster).ok_or(MetaError::NotFound)?,
-            };
-            let inode = view.inode(inode).ok_or(MetaError::NotFound)?;
-            FileInfo::new(cluster, view, inode).ok_or(MetaError::NotFound)
+        self.meta.view(|view| match target {
+            Target::Path(path) => {
+                let inode = view.inode(view.resolve(path.names())?.inode).ok_or(MetaError::NotFound)?;
+                Ok(FileInfo::new(cluster, inode, path.to_string()))
+            }
+            Target::Id(id) => {
+                let inode = id.inode(cluster).ok_or(MetaError::NotFound)?;
+                FileInfo::find(cluster, view, inode).ok_or(MetaError::NotFound)
+            }
         })
     }
 
@@ -161,9 +163,10 @@ impl<D: Disk> Namespace<D> {
             let more = names.len() > limit;
             names.truncate(limit);
             let next_after = names.last().filter(|_| more).map(|(name, _)| name.clone());
-            let info = |(_, inode): (String, InodeId)| {
+            let prefix = directory.path.trim_end_matches('/');
+            let info = |(name, inode): (String, InodeId)| {
                 let inode = view.inode(inode).expect("invariant: a name leads to an inode");
-                FileInfo::new(self.cluster, view, inode).expect("invariant: a listed inode has a path")
+                FileInfo::new(self.cluster, inode, format!("{prefix}/{name}"))
             };
             let entries = names.into_iter().map(info).collect();
             Ok(ListPage { path: directory.path, entries, next_after })
@@ -437,7 +440,6 @@ impl<D: Disk> Namespace<D> {
             Target::Id(_) => FsPath::root(),
         };
         let now_ns = runtime::unix_ns();
-        let id = FileId::new(self.cluster, inode);
         let inode = Inode {
             inode,
             kind,
@@ -454,7 +456,7 @@ impl<D: Disk> Namespace<D> {
             detail: Detail::None,
             user_metadata: Vec::new(),
         };
-        FileInfo { id, inode, path: path.to_string() }
+        FileInfo::new(self.cluster, inode, path.to_string())
     }
 
     fn made(&self, path: &FsPath, kind: Kind, response: Response) -> Result<FileInfo, ChangeError> {

@@ -16,6 +16,7 @@ mod registry;
 mod rename;
 mod sessions;
 
+pub(crate) use self::names::parent_of;
 use crate::command::{Command, Condition, MetaError, Response, Session};
 use crate::txn::KvTxn;
 

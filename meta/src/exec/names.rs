@@ -219,7 +219,7 @@ pub(super) fn climb(txn: &impl KvTxn, directory: InodeId, moving: Option<InodeId
 }
 
 /// The directory that the directory `inode` is in, and its name there.
-pub(super) fn parent_of(txn: &impl KvTxn, inode: InodeId) -> (InodeId, String) {
+pub(crate) fn parent_of(txn: &impl KvTxn, inode: InodeId) -> (InodeId, String) {
     let value = txn.get(&keys::inode(inode)).expect("invariant: a parent outlives what is in it");
     let record = access::<Inode>(value).expect("invariant: values of the state were checked");
     (InodeId(record.parent.0.to_native()), record.name.as_str().to_owned())
