@@ -16,6 +16,9 @@ use crate::summary::{Progress, Summary};
 
 /// How often signals are looked for.
 const TICK: Duration = Duration::from_millis(200);
+/// A seed makes and drops many small objects at a time: more of each size than glibc keeps at hand by itself. Other
+/// allocators ignore this.
+const ALLOCATOR_OPTIONS: &str = "glibc.malloc.tcache_count=127";
 
 /// What came of a seed.
 pub(crate) struct Ended {
@@ -145,6 +148,7 @@ impl Worker {
     /// Starts a worker, with a bug in the code under test or without.
     pub(crate) fn start<'scope>(scope: &'scope Scope<'scope, '_>, bug: Option<&str>) -> std::io::Result<Worker> {
         let mut process = Command::new(std::env::current_exe()?)
+            .env("GLIBC_TUNABLES", ALLOCATOR_OPTIONS)
             .arg("--worker")
             .args(bug.into_iter().flat_map(|bug| ["--bug", bug]))
             .stdin(Stdio::piped())
