@@ -4,6 +4,7 @@
 //! machine that it judges.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
@@ -16,12 +17,31 @@ pub use super::action::{Action, Answer, AttributeChange, Operation, Progress, Re
 pub use super::entry::{Body, ContentId, Earlier, Entry, Totals};
 
 /// One possible state of a subtree.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// Entries by absolute path; the root directory is not among them. Shared, since every step begins with a copy.
     pub entries: BTreeMap<Rc<str>, Rc<Entry>>,
     /// The last remembered answer of each client.
     remembered: BTreeMap<u64, (u64, Answer)>,
+}
+
+impl Ord for State {
+    /// By entries, then by answers. Histories share most entries, and those are not looked at.
+    fn cmp(&self, other: &State) -> Ordering {
+        let both = self.entries.iter().zip(&other.entries);
+        let is_shared = |((path, entry), (other_path, other)): &((&Rc<str>, &Rc<Entry>), (&Rc<str>, &Rc<Entry>))| {
+            Rc::ptr_eq(path, other_path) && Rc::ptr_eq(entry, other)
+        };
+        let shared = both.take_while(is_shared).count();
+        let entries = self.entries.iter().skip(shared).cmp(other.entries.iter().skip(shared));
+        entries.then_with(|| self.remembered.cmp(&other.remembered))
+    }
+}
+
+impl PartialOrd for State {
+    fn partial_cmp(&self, other: &State) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 type Checked<T> = Result<T, Refusal>;
