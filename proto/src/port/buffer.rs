@@ -39,6 +39,13 @@ impl AlignedBuf {
         AlignedBuf { pages, len, lent: None }
     }
 
+    /// Returns a buffer of `len` bytes that holds `byte` up to its capacity.
+    #[must_use]
+    pub fn filled(len: usize, byte: u8) -> AlignedBuf {
+        let pages = vec![Page([byte; SECTOR_BYTES]); len.div_ceil(SECTOR_BYTES)];
+        AlignedBuf { pages, len, lent: None }
+    }
+
     /// Returns a buffer over pages lent by `pool` as `slot`; the contents are whatever the last user left.
     ///
     /// # Panics
@@ -129,6 +136,14 @@ mod tests {
         buf.pad_to_sector();
         assert_eq!(buf.len(), 8192);
         assert!(buf[5000..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_filled_buffer_is_filled_beyond_its_length() {
+        let mut buf = AlignedBuf::filled(5000, 7);
+        assert_eq!((buf.len(), buf.capacity()), (5000, 8192));
+        buf.set_len(8192);
+        assert!(buf.iter().all(|byte| *byte == 7));
     }
 
     #[test]

@@ -467,12 +467,7 @@ impl Disk for SimDisk {
     }
 
     fn buffer(&self, len: usize) -> AlignedBuf {
-        let mut buf = AlignedBuf::zeroed(len);
-        let capacity = buf.capacity();
-        buf.set_len(capacity);
-        buf.fill(GARBAGE);
-        buf.set_len(len);
-        buf
+        AlignedBuf::filled(len, GARBAGE)
     }
 }
 
