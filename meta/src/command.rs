@@ -14,6 +14,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::codec::{self, DeviceIdDef, DomainIdDef, InodeIdDef, SegmentIdDef, Stored, VersionNumberDef};
 use crate::manifest::ManifestEntry;
 use crate::record::IndexCheckpoint;
+use crate::retention::Retention;
 
 /// One change of the metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -142,7 +143,8 @@ pub enum Command {
     Restore {
         /// The name; directories on the way to it are walked, none is made.
         at: Place,
-        /// The version to bring back; `NoSuchVersion` if the file has none of this number.
+        /// The version to bring back; `NoSuchVersion` if the file never had one of this number, `VersionExpired` if it
+        /// was let go.
         #[rkyv(with = VersionNumberDef)]
         version: VersionNumber,
         /// What must hold for the name now.
@@ -204,6 +206,34 @@ pub enum Command {
         inode: InodeId,
         /// The request.
         part_of: Session,
+        /// Now, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+    },
+    /// Sets or clears the retention of a directory: which earlier versions stay of the files below it. Answers
+    /// `Changed`; `NotADirectory` for others.
+    SetRetention {
+        /// The directory.
+        #[rkyv(with = InodeIdDef)]
+        directory: InodeId,
+        /// Its own retention; `None` for that of the directory that it is in. `InvalidRetention` if a rule keeps
+        /// nothing.
+        retention: Option<Retention>,
+        /// What must hold for it now.
+        condition: Condition,
+        /// Exactly-once.
+        session: Option<Session>,
+        /// Now, in nanoseconds since the Unix epoch.
+        now_ns: u64,
+    },
+    /// Lets the earlier versions of a file go that its retention does not keep, oldest first, at most
+    /// [`proto::limits::EXPIRE_VERSIONS_MAX`] of them. Answers `Expired`, also when there is no such file (any more).
+    ///
+    /// What goes is decided when the command is applied, so nothing that happened since it was proposed can be undone
+    /// by it: neither a longer retention, nor a move to another directory, nor a version that was restored.
+    ExpireVersions {
+        /// The file.
+        #[rkyv(with = InodeIdDef)]
+        inode: InodeId,
         /// Now, in nanoseconds since the Unix epoch.
         now_ns: u64,
     },
@@ -384,6 +414,13 @@ pub enum Response {
     Failed(MetaError),
     /// The checkpoint is the one that the next start loads.
     Checkpoint,
+    /// Earlier versions of a file were let go; fewer than [`proto::limits::EXPIRE_VERSIONS_MAX`] are all of them.
+    Expired {
+        /// Versions.
+        versions: u64,
+        /// Their plain bytes.
+        bytes: u64,
+    },
 }
 
 /// Why a command or lookup failed. Nothing was changed.
@@ -467,6 +504,19 @@ pub enum MetaError {
     /// The request that this is a part of was answered: ask for that answer.
     #[error("the request was answered already")]
     Answered,
+    /// The version was let go, and nothing brings it back; `oldest` is the oldest that is left.
+    #[error(
+        "this version is gone: the retention of its directory does not keep it any longer; the oldest version left is \
+         {oldest}"
+    )]
+    VersionExpired {
+        /// The oldest version of the file that is left.
+        #[rkyv(with = VersionNumberDef)]
+        oldest: VersionNumber,
+    },
+    /// Keep at least one version, or for some time.
+    #[error("a retention keeps at least one version, and for longer than no time")]
+    InvalidRetention,
 }
 
 /// A named maximum that a command met.
@@ -535,14 +585,16 @@ impl Command {
             | Command::Unlink { session, .. }
             | Command::Rename { session, .. }
             | Command::SetAttributes { session, .. }
-            | Command::Restore { session, .. } => *session,
+            | Command::Restore { session, .. }
+            | Command::SetRetention { session, .. } => *session,
             Command::Format { .. }
             | Command::CreateDomain { .. }
             | Command::UnlinkBelow { .. }
             | Command::OpenSegment { .. }
             | Command::SealSegment { .. }
             | Command::FreeSegment { .. }
-            | Command::CheckpointIndex { .. } => None,
+            | Command::CheckpointIndex { .. }
+            | Command::ExpireVersions { .. } => None,
         }
     }
 }
@@ -658,6 +710,14 @@ mod tests {
                 part_of: Session::Keyed { key: [0x83; 16], fingerprint: [0x84; 16] },
                 now_ns: 0x85,
             },
+            Command::SetRetention {
+                directory: InodeId(0x81),
+                retention: Some(Retention { keep: Some(0x82), keep_for_ns: Some(0x83) }),
+                condition: Condition::Exists,
+                session,
+                now_ns: 0x84,
+            },
+            Command::ExpireVersions { inode: InodeId(0x85), now_ns: 0x86 },
         ]
     }
 
@@ -694,8 +754,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_damaged_commands_never_panics(example in 0usize..15, bit: prop::sample::Index, cut: prop::sample::Index) {
-            let mut bytes = examples()[example].encode();
+        fn decoding_damaged_commands_never_panics(example: prop::sample::Index, bit: prop::sample::Index, cut: prop::sample::Index) {
+            let mut bytes = example.get(&examples()).encode();
             let bit = bit.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
             let _ = Command::decode(&bytes);

@@ -154,6 +154,14 @@ pub(crate) fn versions(inode: InodeId) -> KeyRange {
     KeyRange { to: next_prefix(from.clone()), from }
 }
 
+/// The version within a key made by [`version`].
+///
+/// # Panics
+/// If it is another key.
+pub(crate) fn version_of(key: &[u8]) -> VersionNumber {
+    VersionNumber(number_at(key, 9))
+}
+
 /// What the inode of a file said at an earlier version.
 pub(crate) fn past(inode: InodeId, version: VersionNumber) -> Vec<u8> {
     let mut key = numbered(b'P', inode.0);
@@ -178,6 +186,20 @@ pub(crate) fn all_pasts(inode: InodeId) -> KeyRange {
 pub(crate) fn pasts(inode: InodeId, before: VersionNumber) -> KeyRange {
     let below = VersionNumber(before.0.saturating_sub(1));
     KeyRange { from: past(inode, below), to: next_prefix(numbered(b'P', inode.0)) }
+}
+
+/// Earlier versions of all files whose inodes come after `inode`; of all, without one.
+pub(crate) fn pasts_after(inode: Option<InodeId>) -> KeyRange {
+    let from = inode.map_or_else(|| vec![b'P'], |inode| next_prefix(numbered(b'P', inode.0)));
+    KeyRange { from, to: vec![b'P' + 1] }
+}
+
+/// The inode within a key made by [`past`].
+///
+/// # Panics
+/// If it is another key.
+pub(crate) fn inode_of_past(key: &[u8]) -> InodeId {
+    InodeId(number_at(key, 1))
 }
 
 /// A change event.
@@ -297,6 +319,10 @@ mod tests {
             prop_assert_eq!(version_of_past(&past(InodeId(a), newer)), newer);
             let before = pasts(InodeId(a), newer);
             prop_assert_eq!((before.from..before.to).contains(&past(InodeId(a), older)), older < newer);
+            prop_assert_eq!(version_of(&version(InodeId(a), newer)), newer);
+            prop_assert_eq!(inode_of_past(&past(InodeId(a), newer)), InodeId(a));
+            let after = pasts_after(Some(InodeId(a)));
+            prop_assert_eq!((after.from..after.to).contains(&past(InodeId(b), older)), b > a);
             prop_assert_eq!(cursor_of_event(&event(a)), a);
             let key = name(InodeId(a), left);
             prop_assert_eq!(name_of(&key), Some(left));

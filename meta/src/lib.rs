@@ -6,6 +6,7 @@
 //! * [`exec()`]: the one pure function that applies a command. No clock, no randomness, no I/O: the same commands make
 //!   the same bytes of state, whoever runs them.
 //! * [`keys`] and [`record`]: what the state is made of; [`txn`]: the ordered store that it lies in.
+//! * [`retention`]: which earlier versions of files stay.
 //! * [`Solo`]: the embedded backend, a sealed write-ahead log and snapshots over one disk.
 //! * [`View`], for lookups; [`OfflineMeta`] and [`Pair`], for checks of a store that nobody serves.
 //!
@@ -22,6 +23,7 @@ pub mod keys;
 pub mod manifest;
 pub mod pair;
 pub mod record;
+pub mod retention;
 mod solo;
 mod state;
 #[cfg(test)]
@@ -36,6 +38,7 @@ pub use pair::Pair;
 pub use record::{
     Change, Counters, Detail, DomainRecord, Event, IndexCheckpoint, Inode, Past, SegmentRecord, SegmentState,
 };
+pub use retention::{InForce, Retention};
 pub use solo::{
     Damage, LogBatch, LogEnd, MetaFile, MetaLoad, OfflineMeta, OpenError, ProposeError, Remark, SnapshotError,
     SnapshotFramePairs, Solo, SoloOptions,

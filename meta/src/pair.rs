@@ -8,6 +8,7 @@ use crate::codec;
 use crate::command::Content;
 use crate::keys::{self, KeyKind};
 use crate::record::{Counters, Directory, DomainRecord, Inode, Name, Number, SegmentRecord, Version};
+use crate::retention::Retention;
 
 /// One key and its value. Numbers of the key stand beside the record, which repeats them: they must agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Pair {
         directory: InodeId,
         /// Names that it says it has.
         entries: u64,
+        /// Its own retention.
+        retention: Option<Retention>,
     },
     /// A file, directory or symlink.
     Inode {
@@ -94,8 +97,8 @@ impl Pair {
                 Pair::Name { directory: InodeId(number(1)?), name, inode, kind }
             }
             KeyKind::Directory => {
-                let Directory { entries, .. } = codec::decode(value)?;
-                Pair::Directory { directory: InodeId(number(1)?), entries }
+                let Directory { entries, retention, .. } = codec::decode(value)?;
+                Pair::Directory { directory: InodeId(number(1)?), entries, retention }
             }
             KeyKind::Inode => Pair::Inode { key: InodeId(number(1)?), record: Box::new(codec::decode(value)?) },
             KeyKind::Version => {

@@ -12,6 +12,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::codec::{DeviceIdDef, DomainIdDef, InodeIdDef, KindDef, SegmentIdDef, Stored, VersionNumberDef, access};
 use crate::command::{Content, Response};
 use crate::keys::{self, KeyKind};
+use crate::retention::Retention;
 
 /// A file, directory or symlink, whatever its name.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -143,6 +144,8 @@ pub(crate) struct Directory {
     pub(crate) fragments: u16,
     /// Names.
     pub(crate) entries: u64,
+    /// Its own retention; without one, that of the directory that it is in.
+    pub(crate) retention: Option<Retention>,
 }
 
 /// One version of a file.

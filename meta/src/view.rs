@@ -13,6 +13,7 @@ use crate::record::{
     Counters, DomainRecord, Event, EventClock, IndexCheckpoint, Inode, Name, OnceClock, Past, SegmentRecord,
     SessionClock, Version,
 };
+use crate::retention::{self, InForce, Retention};
 use crate::state::State;
 use crate::txn::{KvTxn, load, own};
 
@@ -130,6 +131,41 @@ impl<'a> View<'a> {
         let below = keys::pasts(inode, before);
         let pairs = self.state.range(&below).take(limit);
         pairs.map(|(key, value)| (keys::version_of_past(&key), own(value))).collect()
+    }
+
+    /// Why a file has no such version: it was let go, or it never was.
+    #[must_use]
+    pub fn why_missing(&self, inode: InodeId, version: VersionNumber) -> MetaError {
+        retention::why_missing(self.state, inode, version)
+    }
+
+    /// The own retention of a directory; `None` if it has none, or is none.
+    #[must_use]
+    pub fn own_retention(&self, directory: InodeId) -> Option<Retention> {
+        retention::own(self.state, directory)
+    }
+
+    /// The retention that holds for the files of `directory`; `None` if no directory on the way to the root has one.
+    ///
+    /// # Panics
+    /// If there is no such directory.
+    #[must_use]
+    pub fn retention_in_force(&self, directory: InodeId) -> Option<InForce> {
+        retention::in_force(self.state, directory)
+    }
+
+    /// From when on `retention` lets an earlier version of `file` go, in nanoseconds since the Unix epoch, if those
+    /// before it have gone; `None`: not before more versions come, or it is the current one.
+    #[must_use]
+    pub fn lets_go_at(&self, file: &Inode, version: VersionNumber, retention: Retention) -> Option<u64> {
+        retention::lets_go_at(self.state, file, version, retention)
+    }
+
+    /// Looks at up to `limit` files that have earlier versions and whose inodes come after `after`. Returns those of
+    /// which at least one version is let go at `now_ns`, and where to go on; `None` after the last.
+    #[must_use]
+    pub fn expired(&self, after: Option<InodeId>, now_ns: u64, limit: usize) -> (Vec<InodeId>, Option<InodeId>) {
+        retention::expired(self.state, after, now_ns, limit)
     }
 
     /// Which change events are retained.

@@ -64,6 +64,8 @@ pub const SYMLINK_BYTES_MAX: usize = 4096;
 pub const LIST_PAGE_ENTRIES_MAX: usize = 10_000;
 /// Entries of one page of a directory listing when the caller names no limit.
 pub const LIST_PAGE_ENTRIES_DEFAULT: usize = 1_000;
+/// Earlier versions of a file that one metadata command lets go; the rest goes with the commands after it.
+pub const EXPIRE_VERSIONS_MAX: u64 = 256;
 /// Bytes of one encoded metadata command.
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one metadata WAL batch.

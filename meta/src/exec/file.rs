@@ -8,6 +8,7 @@ use super::{events, names};
 use crate::command::{Attributes, Condition, Content, Limit, MetaError, Place, Response};
 use crate::keys;
 use crate::record::{Change, Detail, Inode, Number, Past, Version};
+use crate::retention;
 use crate::txn::{KvTxn, load, store};
 
 /// A commit, as its command names it.
@@ -70,7 +71,8 @@ pub(super) fn restore(
     }
     let mut record: Inode = load(txn, &keys::inode(found.inode)).expect("invariant: a name stands for an inode");
     names::check_condition(condition, Some(&record))?;
-    let Version { content } = load(txn, &keys::version(found.inode, version)).ok_or(MetaError::NoSuchVersion)?;
+    let found_version: Option<Version> = load(txn, &keys::version(found.inode, version));
+    let Version { content } = found_version.ok_or_else(|| retention::why_missing(txn, found.inode, version))?;
     keep_past(txn, &record);
     if version != record.version {
         let past: Past =

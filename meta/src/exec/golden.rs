@@ -5,6 +5,7 @@ use proto::{DeviceId, DomainId, InodeId, SegmentId, VersionNumber};
 use super::exec;
 use crate::command::{Attributes, Command, Condition, Content, Place, Response, Session};
 use crate::manifest::ManifestEntry;
+use crate::retention::Retention;
 use crate::state::State;
 
 fn at(name: &str) -> Place {
@@ -76,6 +77,13 @@ fn keys_and_records_are_frozen() {
         open(0x73),
         Command::SealSegment { segment: SegmentId(0x72), footer_offsets: vec![0x74] },
         Command::FreeSegment { segment: SegmentId(0x73) },
+        Command::SetRetention {
+            directory: InodeId::ROOT,
+            retention: Some(Retention { keep: Some(0x75), keep_for_ns: Some(0x76) }),
+            condition: Condition::Exists,
+            session: None,
+            now_ns: 0x77,
+        },
     ];
     let mut state = State::default();
     for command in &commands {

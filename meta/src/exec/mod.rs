@@ -14,6 +14,7 @@ mod names;
 mod once;
 mod registry;
 mod rename;
+mod retention;
 mod sessions;
 
 pub(crate) use self::names::parent_of;
@@ -121,6 +122,10 @@ fn apply(command: &Command, txn: &mut impl KvTxn) -> Response {
         Command::SealSegment { segment, footer_offsets } => registry::seal_segment(txn, *segment, footer_offsets),
         Command::FreeSegment { segment } => registry::free_segment(txn, *segment),
         Command::CheckpointIndex { checkpoint } => registry::checkpoint_index(txn, checkpoint),
+        Command::SetRetention { directory, retention, condition, now_ns, .. } => {
+            retention::set(txn, *directory, *retention, *condition, *now_ns)
+        }
+        Command::ExpireVersions { inode, now_ns } => Ok(retention::expire(txn, *inode, *now_ns)),
     };
     result.unwrap_or_else(Response::Failed)
 }

@@ -340,7 +340,7 @@ fn add_directory(txn: &mut impl KvTxn, parent: InodeId, name: &str, attributes: 
 
 fn put_directory(txn: &mut impl KvTxn, record: &Inode) {
     store(txn, keys::inode(record.inode), record);
-    store(txn, keys::directory(record.inode), &Directory { version: 1, fragments: 1, entries: 0 });
+    store(txn, keys::directory(record.inode), &Directory { version: 1, fragments: 1, entries: 0, retention: None });
     count(txn, |counters| counters.directories += 1);
 }
 

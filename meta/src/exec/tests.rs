@@ -23,6 +23,7 @@ use crate::view::View;
 
 mod events;
 mod once;
+mod retention;
 mod versions;
 
 const ROOT: InodeId = InodeId::ROOT;

@@ -70,7 +70,7 @@ impl Tally {
                     report.add(Problem::new(ProblemKind::NamespaceBroken, detail).of_path(path));
                 }
             }
-            Pair::Directory { directory, entries } => {
+            Pair::Directory { directory, entries, .. } => {
                 self.directories.entry(directory).or_default().0 = Some(entries);
                 if view.inode(directory).is_none_or(|inode| inode.kind != Kind::Directory) {
                     let detail = format!("directory {directory} has no inode that says so");

@@ -208,8 +208,9 @@ fn pair_value(pair: &Pair) -> Value {
             ("inode", Value::text(inode)),
             ("value", Value::Text(format!("{kind:?}"))),
         ]),
-        Pair::Directory { directory, entries } => {
+        Pair::Directory { directory, entries, retention } => {
             fields.extend([("directory", Value::text(directory)), ("entries", Value::from(*entries))]);
+            fields.extend(retention.map(|retention| ("retention", Value::Text(format!("{retention:?}")))));
         }
         Pair::Inode { key, record } => {
             fields.extend([("inode", Value::text(key)), ("value", Value::Text(format!("{record:?}")))]);
