@@ -91,7 +91,7 @@ async fn versions(
         let target = Target::Path(FsPath::parse(path).expect("invariant: it was listed"));
         let page = node.versions(target, next, limit).await;
         let page = page.map_err(|error| violation!("the versions of {path}: {error}"))?;
-        newest_first.extend(page.versions.iter().map(Seen::from));
+        newest_first.extend(page.versions.iter().map(|version| Seen::from(&version.info)));
         next = page.next_after;
         if next.is_none() {
             break;

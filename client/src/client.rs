@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use proto::api::{Entry, EventPage, Kind, Stats, VersionList, header};
+use proto::api::{Entry, EventPage, Kind, Retention, RetentionInfo, Stats, VersionList, header};
 use proto::limits::EVENT_WAIT_SECONDS_MAX;
 use proto::path::FsPath;
+use serde::de::DeserializeOwned;
 use ureq::http::Method;
 
 use crate::transport::{Call, Transport};
@@ -101,6 +102,34 @@ impl Client {
     pub fn restore(&self, path: &FsPath, version: u64) -> Result<Entry, ClientError> {
         let target = format!("{}?restore={version}", fs_target(path));
         self.change(Method::POST, target, &Attributes::default(), None)
+    }
+
+    /// Describes the retention of whatever has the name `path`: which earlier versions stay, and which directory says so.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn retention(&self, path: &FsPath) -> Result<RetentionInfo, ClientError> {
+        self.transport.exchange_json(&read(Method::GET, format!("{}?retention", fs_target(path))), None)
+    }
+
+    /// Sets the retention of the directory at `path`. What it does not keep goes before long, and nothing brings it back.
+    ///
+    /// # Errors
+    /// `bad_body` for rules that exclude each other or keep nothing, `not_a_directory`; see [`ClientError`].
+    pub fn set_retention(&self, path: &FsPath, retention: &Retention) -> Result<RetentionInfo, ClientError> {
+        let text = serde_json::to_vec(retention).expect("invariant: a retention is plain data");
+        let mut reader = std::io::Cursor::new(&text);
+        let mut upload = Upload::rewindable(&mut reader, text.len() as u64);
+        let target = format!("{}?retention", fs_target(path));
+        self.change(Method::PUT, target, &Attributes::default(), Some(&mut upload))
+    }
+
+    /// Clears the retention of the directory at `path`, so that the one of the directory above it holds.
+    ///
+    /// # Errors
+    /// `not_a_directory`; see [`ClientError`].
+    pub fn clear_retention(&self, path: &FsPath) -> Result<RetentionInfo, ClientError> {
+        self.change(Method::DELETE, format!("{}?retention", fs_target(path)), &Attributes::default(), None)
     }
 
     /// Reads the changes that come after `since`: a cursor of an earlier answer, `now` or `oldest`. Waits for one if
@@ -204,13 +233,13 @@ impl Client {
     }
 
     /// Sends a call that changes something: the same `(client, sequence)` on every attempt.
-    fn change(
+    fn change<T: DeserializeOwned>(
         &self,
         method: Method,
         target: String,
         attributes: &Attributes,
         upload: Option<&mut Upload<'_>>,
-    ) -> Result<Entry, ClientError> {
+    ) -> Result<T, ClientError> {
         let loan = self.transport.sessions().lend();
         let mut headers = attributes.headers()?;
         headers.push((header::CLIENT.to_owned(), loan.client()));

@@ -23,8 +23,7 @@ impl FileInfo {
 
     /// Describes `inode` at the names that lead to it now; `None` if it is gone.
     pub(crate) fn find(cluster: ClusterId, view: &View<'_>, inode: InodeId) -> Option<FileInfo> {
-        let names = view.path_of(inode)?;
-        let path = if names.is_empty() { "/".to_owned() } else { names.iter().flat_map(|name| ["/", name]).collect() };
+        let path = path_text(&view.path_of(inode)?);
         Some(FileInfo::new(cluster, view.inode(inode)?, path))
     }
 
@@ -51,4 +50,9 @@ impl FileInfo {
     pub fn version(&self) -> VersionNumber {
         self.inode.version
     }
+}
+
+/// The absolute path of these names.
+pub(crate) fn path_text(names: &[String]) -> String {
+    if names.is_empty() { "/".to_owned() } else { names.iter().flat_map(|name| ["/", name]).collect() }
 }

@@ -8,6 +8,7 @@
 //! * [`read`]: manifest → location → block → verified bytes.
 //! * `checkpoint`: pages of the chunk index, so that a start need not read all segments.
 //! * [`namespace`]: stat, list, make, move, remove, commit; [`versions`] of files; `calls`: the same from any core.
+//! * [`retention`]: which versions stay, and letting the others go.
 //! * [`events`]: every change of the namespace, for who watches.
 //! * [`fsck`], [`inspect`] and [`offline`]: looking at what lies on the devices while nobody serves them.
 //! * [`room`]: what still works when a disk fills up.
@@ -34,6 +35,7 @@ pub mod namespace;
 pub mod offline;
 pub mod open;
 pub mod read;
+pub mod retention;
 pub mod room;
 pub mod versions;
 pub mod write;
@@ -54,13 +56,14 @@ use shard::{LogError, Store, StoreLoad, StoreStats};
 pub use error::{ChangeError, FileReadError, OpenError, PutError};
 pub use events::{EventInfo, EventPage, EventQuery, EventsError, Since};
 pub use info::FileInfo;
-pub use meta::{Attributes, Condition, ProposeError, Session, SnapshotError};
+pub use meta::{Attributes, Condition, ProposeError, Retention, Session, SnapshotError};
 pub use namespace::{ListPage, Namespace, Removal, Target};
 pub use open::{CoreEnds, NodeOptions, OpenReport, StartPlan, Started};
 pub use read::{ByteRange, FileReader};
+pub use retention::{Expired, RetentionInfo};
 pub use room::ADDING_RESERVE_BYTES;
 pub use shard::METADATA_RESERVE_BYTES;
-pub use versions::VersionPage;
+pub use versions::{VersionInfo, VersionPage};
 pub use write::{FileWriter, PutOptions};
 
 /// The dedup domain of a node with one tenant.

@@ -30,7 +30,7 @@ const REMOVE_PAGE_ENTRIES: usize = 256;
 const REMOVE_ATTEMPTS_MAX: usize = 8;
 /// No object has this inode. A request whose object is not found may be the repetition of one that succeeded: it is
 /// proposed for this inode, so that only a remembered answer can be a success.
-const NO_INODE: InodeId = InodeId(0);
+pub(crate) const NO_INODE: InodeId = InodeId(0);
 
 /// How a caller names an object.
 #[derive(Clone, Debug, PartialEq, Eq)]

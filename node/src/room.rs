@@ -58,5 +58,13 @@ pub(crate) async fn check<D: Disk>(disk: &D, meta: &Solo<D>, command: &Command) 
 
 /// Whether a command gives space back, or takes next to none and is needed to tidy up.
 fn is_for_tidying_up(command: &Command) -> bool {
-    matches!(command, Command::Unlink { .. } | Command::UnlinkBelow { .. } | Command::Rename { .. } | Command::SetAttributes { .. })
+    matches!(
+        command,
+        Command::Unlink { .. }
+            | Command::UnlinkBelow { .. }
+            | Command::Rename { .. }
+            | Command::SetAttributes { .. }
+            | Command::SetRetention { .. }
+            | Command::ExpireVersions { .. }
+    )
 }

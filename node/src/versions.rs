@@ -1,6 +1,7 @@
 //! The versions of a file: listed, looked at, brought back.
 //!
-//! Every commit keeps the version before it. They go with the file: when it is removed, or replaced by a rename.
+//! Every commit keeps the version before it. Versions go with the file, when it is removed, or replaced by a rename; and
+//! one by one, the oldest first, when no [`retention`](crate::retention) keeps them any longer.
 
 use meta::{Command, Condition, Detail, MetaError, Past, Response, Session};
 use proto::VersionNumber;
@@ -18,23 +19,34 @@ use crate::namespace::{Namespace, Target};
 pub struct VersionPage {
     /// The file's path.
     pub path: String,
-    /// Its versions, newest first, each as it was while it was the current one.
-    pub versions: Vec<FileInfo>,
+    /// Its versions, newest first.
+    pub versions: Vec<VersionInfo>,
     /// Version after which the next page starts; `None` on the last page.
     pub next_after: Option<VersionNumber>,
+}
+
+/// One version of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionInfo {
+    /// The file as it was while this was the current one.
+    pub info: FileInfo,
+    /// From when on the retention lets it go, in nanoseconds since the Unix epoch, but never before those that are
+    /// older; `None` for the current version, and as long as no further version comes. 0 if no rule looks at the clock.
+    pub lets_go_at_ns: Option<u64>,
 }
 
 impl<D: Disk> Namespace<D> {
     /// Describes a file as it was at `version`: its size, times, mode, media type and user metadata.
     ///
-    /// Errors: `NotFound`, `NotADirectory`, `NotAFile`, `NoSuchVersion`.
+    /// Errors: `NotFound`, `NotADirectory`, `NotAFile`, `NoSuchVersion`, `VersionExpired`.
     pub fn stat_version(&self, target: &Target, version: VersionNumber) -> Result<FileInfo, MetaError> {
         let info = self.stat_file(target)?;
         if version == info.version() {
             return Ok(info);
         }
-        let past = self.meta.view(|view| view.past(info.inode.inode, version));
-        Ok(info.at(version, past.ok_or(MetaError::NoSuchVersion)?))
+        let inode = info.inode.inode;
+        let past = self.meta.view(|view| view.past(inode, version).ok_or_else(|| view.why_missing(inode, version)));
+        Ok(info.at(version, past?))
     }
 
     /// Lists up to `limit` versions of a file, newest first; below `after`, if it is given.
@@ -49,20 +61,26 @@ impl<D: Disk> Namespace<D> {
         let info = self.stat_file(target)?;
         let limit = limit.clamp(1, LIST_PAGE_ENTRIES_MAX);
         let before = after.unwrap_or(VersionNumber(u64::MAX));
-        // One more than asked for tells whether a next page exists.
-        let pasts = self.meta.view(|view| view.pasts(info.inode.inode, before, limit + 1));
-        let current = (info.version() < before).then(|| info.clone());
-        let earlier = pasts.into_iter().map(|(version, past)| info.clone().at(version, past));
-        let mut versions: Vec<FileInfo> = current.into_iter().chain(earlier).collect();
+        let mut versions = self.meta.view(|view| {
+            // One more than asked for tells whether a next page exists.
+            let pasts = view.pasts(info.inode.inode, before, limit + 1);
+            let current = (info.version() < before).then(|| info.clone());
+            let earlier = pasts.into_iter().map(|(version, past)| info.clone().at(version, past));
+            let retention = view.retention_in_force(info.inode.parent).map(|in_force| in_force.retention);
+            let lets_go_at = |version| retention.and_then(|rules| view.lets_go_at(&info.inode, version, rules));
+            let version = |info: FileInfo| VersionInfo { lets_go_at_ns: lets_go_at(info.version()), info };
+            current.into_iter().chain(earlier).map(version).collect::<Vec<_>>()
+        });
         let more = versions.len() > limit;
         versions.truncate(limit);
-        let next_after = versions.last().filter(|_| more).map(FileInfo::version);
+        let next_after = versions.last().filter(|_| more).map(|version| version.info.version());
         Ok(VersionPage { path: info.path, versions, next_after })
     }
 
     /// Makes `version` of the file at `path` its next one, with the attributes that it had; no data is copied.
     ///
-    /// Errors: `NotFound`, `NotADirectory`, `NotAFile`, `NoSuchVersion`, `ConditionFailed`, or the log's.
+    /// Errors: `NotFound`, `NotADirectory`, `NotAFile`, `NoSuchVersion`, `VersionExpired`, `ConditionFailed`, or the
+    /// log's.
     pub async fn restore(
         &self,
         path: &FsPath,

@@ -77,13 +77,64 @@ pub struct Listing {
     pub next_cursor: Option<String>,
 }
 
+/// One version of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionEntry {
+    /// The file as it was while this was the current version; only `id` and `path` are those of now.
+    #[serde(flatten)]
+    pub entry: Entry,
+    /// RFC 3339, UTC: from when on the retention lets it go, but never before those that are older. Absent for the
+    /// current version, as long as no further version comes, and if no rule looks at the clock.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_at: Option<String>,
+    /// Whether no rule keeps it now: the next pass takes it.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub expired: bool,
+}
+
+/// Which earlier versions stay: each as long as one of the rules keeps it. Either `keep_everything`, or at least one of
+/// the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Keeps the newest versions, the current one among them; at least 1.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub keep: Option<u32>,
+    /// Keeps a version until so many seconds after the next one was committed; at least 1.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub keep_for_seconds: Option<u64>,
+    /// Keeps every version.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub keep_everything: bool,
+}
+
+/// The retention of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionInfo {
+    /// The object.
+    pub path: String,
+    /// Its own, if it is a directory that has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub own: Option<Retention>,
+    /// What holds for the versions of a file, or of the files in a directory.
+    pub in_force: Retention,
+    /// Path of the directory that this comes from; absent if nothing was set.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub from: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 /// One page of the versions of a file, newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionList {
     /// The file.
     pub path: String,
-    /// Its versions, each as it was while it was the current one; only `id` and `path` are those of now.
-    pub versions: Vec<Entry>,
+    /// Its versions.
+    pub versions: Vec<VersionEntry>,
     /// Pass as `after` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next_after: Option<u64>,

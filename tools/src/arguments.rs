@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use client::DEFAULT_ENDPOINT;
 
 use crate::offline::Offline;
+use crate::retention::RetentionCommand;
 
 /// Shown under the list of commands.
 const TWO_MINUTES: &str = "\
@@ -19,6 +20,7 @@ In two minutes:
   dfs get /documents/report.pdf copy.pdf       fetch it
   dfs put -r ./photos /photos                  store a whole tree: modes, times and symlinks included
   dfs versions /documents/report.pdf           see what was overwritten; `dfs restore` brings it back
+  dfs retention set /documents --keep 10       keep the newest ten versions of each file there
   dfs df                                       see what deduplication and compression saved
 
 Remote paths start at '/'. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 token not accepted,
@@ -166,7 +168,8 @@ pub(crate) enum RemoteCommand {
     },
     /// List the versions of a file, newest first.
     ///
-    /// Every write keeps the version before it. Removing a file, or replacing it by a rename, removes them all.
+    /// Every write keeps the version before it; those that a retention does not keep for ever say until when (`dfs
+    /// retention`). Removing a file, or replacing it by a rename, removes them all.
     #[command(after_help = "Examples:\n  dfs versions /documents/report.pdf\n  \
                             dfs versions --json /documents/report.pdf | jq '.versions[].version'")]
     Versions {
@@ -183,6 +186,19 @@ pub(crate) enum RemoteCommand {
         /// The version to bring back, as `dfs versions` numbers them.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         version: u64,
+    },
+    /// Say which earlier versions stay: `get`, `set` or `clear` the retention of a directory.
+    ///
+    /// It holds for all files below the directory, down to directories that have their own. An earlier version stays as
+    /// long as one of the rules keeps it; without rules, every version stays. The current version always stays. What is
+    /// no longer kept goes with the next garbage collection, the oldest first, and nothing brings it back.
+    #[command(after_help = "Examples:\n  dfs retention get /backups/shop.sql\n  \
+                            dfs retention set /backups --keep 10 --keep-for 30d\n  \
+                            dfs retention set /backups/yearly --keep-everything\n  \
+                            dfs retention clear /backups")]
+    Retention {
+        #[command(subcommand)]
+        command: RetentionCommand,
     },
     /// Show what was changed, oldest first.
     ///

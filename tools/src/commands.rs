@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::history;
 use crate::output::{human_bytes, printable};
 use crate::remote::Remote;
+use crate::retention;
 use crate::upload;
 
 /// Carries out `command`.
@@ -35,6 +36,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         }
         Command::Versions { remote } => history::list_versions(context, &Remote::parse(&remote)?.path),
         Command::Restore { remote, version } => history::restore(context, &Remote::parse(&remote)?.path, version),
+        Command::Retention { command } => retention::run(context, command),
         Command::Events { since, follow, prefix } => history::show_events(context, since, follow, prefix.as_deref()),
         Command::Ls { remote, long } => list(context, &Remote::parse(&remote)?.path, long),
         Command::Stat { remote } => stat(context, &Remote::parse(&remote)?.path),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use client::Watch;
-use proto::api::{Entry, Event, EventKind};
+use proto::api::{Event, EventKind, VersionEntry};
 use proto::path::FsPath;
 use serde_json::json;
 
@@ -26,12 +26,12 @@ pub(crate) fn list_versions(context: &Context, path: &FsPath) -> Result<(), Fail
         output.raw(format!("{{\"path\":{},\"versions\":[", json!(list.path)).as_bytes())?;
     }
     loop {
-        for entry in &list.versions {
+        for version in &list.versions {
             if output.json {
-                output.raw(format!("{separator}{}", json!(entry)).as_bytes())?;
+                output.raw(format!("{separator}{}", json!(version)).as_bytes())?;
                 separator = ",";
             } else {
-                output.line(&version_line(entry))?;
+                output.line(&version_line(version))?;
             }
         }
         match list.next_after {
@@ -42,16 +42,24 @@ pub(crate) fn list_versions(context: &Context, path: &FsPath) -> Result<(), Fail
     if output.json { output.line("]}") } else { Ok(()) }
 }
 
-/// Number, size, time of the commit, modification time.
-fn version_line(entry: &Entry) -> String {
+/// Number, size, time of the commit, modification time, and when the retention lets it go.
+fn version_line(version: &VersionEntry) -> String {
+    let VersionEntry { entry, expires_at, expired } = version;
     let (committed, modified) = (seconds(&entry.created_at), seconds(&entry.modified_at));
-    format!("{:>6} {:>10}  committed {committed}  modified {modified}", entry.version, human_bytes(entry.size))
+    let until = match expires_at {
+        _ if *expired => "  no longer kept".to_owned(),
+        Some(at) => format!("  kept until {}", seconds(at)),
+        None => String::new(),
+    };
+    format!("{:>6} {:>10}  committed {committed}  modified {modified}{until}", entry.version, human_bytes(entry.size))
 }
 
 pub(crate) fn restore(context: &Context, path: &FsPath, version: u64) -> Result<(), Failure> {
     let restored = context.client.restore(path, version);
     let entry = restored.map_err(|error| {
-        Failure::remote(path, error).hinted_if("no_such_version", "`dfs versions` lists what there is")
+        Failure::remote(path, error)
+            .hinted_if("no_such_version", "`dfs versions` lists what there is")
+            .hinted_if("version_expired", "`dfs retention get` says what is kept")
     })?;
     context.output.result(&entry, || format!("restored version {version} of {path} as version {}", entry.version))
 }

@@ -27,6 +27,7 @@ mod pool;
 mod progress;
 mod remote;
 mod report;
+mod retention;
 mod upload;
 
 use std::process::ExitCode;

@@ -69,8 +69,11 @@ impl<D: Disk> App<D> {
         Ok(json(StatusCode::OK, &entry(&renamed.map_err(about)?)))
     }
 
-    /// `DELETE` of any object, by path or id.
+    /// `DELETE` of any object, or of the retention of a directory, by path or id.
     pub(crate) async fn delete(&self, target: &Target, mut query: Query, head: &Parts) -> Answer {
+        if query.flag("retention")? {
+            return self.delete_retention(target, query, head).await;
+        }
         let how = if query.flag("recursive")? { Removal::Recursive } else { Removal::Single };
         query.finish()?;
         let once = self.once(head)?;

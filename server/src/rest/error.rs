@@ -211,6 +211,8 @@ impl From<MetaError> for ApiError {
             MetaError::NotASymlink => (StatusCode::CONFLICT, "not_a_symlink"),
             MetaError::NotAFile => (StatusCode::CONFLICT, "not_a_file"),
             MetaError::NoSuchVersion => (StatusCode::NOT_FOUND, "no_such_version"),
+            MetaError::VersionExpired { .. } => (StatusCode::NOT_FOUND, "version_expired"),
+            MetaError::InvalidRetention => (StatusCode::BAD_REQUEST, "bad_body"),
             MetaError::InvalidContentType => (StatusCode::BAD_REQUEST, "bad_header"),
             MetaError::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             MetaError::ConditionFailed { .. } => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
@@ -304,6 +306,8 @@ mod tests {
             (MetaError::InvalidName, 400, "bad_path"),
             (MetaError::NotAFile, 409, "not_a_file"),
             (MetaError::NoSuchVersion, 404, "no_such_version"),
+            (MetaError::VersionExpired { oldest: VersionNumber(3) }, 404, "version_expired"),
+            (MetaError::InvalidRetention, 400, "bad_body"),
             (MetaError::KeyReused, 422, "idempotency_key_reused"),
             (MetaError::InvalidContent, 500, "internal"),
         ] {

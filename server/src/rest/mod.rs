@@ -13,6 +13,7 @@ mod object;
 mod query;
 mod range;
 mod read;
+mod retention;
 mod route;
 mod status;
 mod text;

@@ -38,6 +38,9 @@ impl<D: Disk> App<D> {
         if query.flag("versions")? {
             return self.versions(target, query).await;
         }
+        if query.flag("retention")? {
+            return self.retention(target, query).await;
+        }
         let info = match version(&mut query, "version")? {
             Some(version) => self.0.node.stat_version(target.clone(), version).await,
             None => self.0.node.stat(target.clone()).await,

@@ -3,13 +3,14 @@
 use hyper::StatusCode;
 use hyper::header::{ETAG, HeaderValue};
 use hyper::http::request::Parts;
-use node::Target;
+use node::{Target, VersionInfo};
 use proto::VersionNumber;
-use proto::api::VersionList;
+use proto::api::{VersionEntry, VersionList};
 use proto::limits::{LIST_PAGE_ENTRIES_DEFAULT, LIST_PAGE_ENTRIES_MAX};
 use proto::path::FsPath;
-use proto::port::Disk;
+use proto::port::{Disk, runtime};
 
+use super::date::rfc3339;
 use super::error::ApiError;
 use super::object::entry;
 use super::query::Query;
@@ -29,7 +30,13 @@ impl<D: Disk> App<D> {
         query.finish()?;
         let page = self.0.node.versions(target.clone(), after, limit).await;
         let page = page.map_err(|error| ApiError::from(error).about(name_of(target)))?;
-        let versions = page.versions.iter().map(entry).collect();
+        let now_ns = runtime::unix_ns();
+        let shown = |version: &VersionInfo| VersionEntry {
+            entry: entry(&version.info),
+            expires_at: version.lets_go_at_ns.filter(|at| *at > 0).map(rfc3339),
+            expired: version.lets_go_at_ns.is_some_and(|at| at <= now_ns),
+        };
+        let versions = page.versions.iter().map(shown).collect();
         let next_after = page.next_after.map(|version| version.0);
         Ok(json(StatusCode::OK, &VersionList { path: page.path, versions, next_after }))
     }

@@ -38,8 +38,11 @@ impl<D: Disk> App<D> {
         Ok(created(StatusCode::CREATED, &info))
     }
 
-    /// `PUT /api/v1/fs/PATH`: a file, or what `type` says.
+    /// `PUT /api/v1/fs/PATH`: a file, or what `type` says; or the retention of a directory.
     pub(crate) async fn put(&self, path: FsPath, mut query: Query, head: &Parts, body: &mut RequestBody) -> Answer {
+        if query.flag("retention")? {
+            return self.put_retention(path, query, head, body).await;
+        }
         let kind = query.text("type")?;
         query.finish()?;
         match kind.as_deref() {
