@@ -5,6 +5,7 @@ use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue, RANGE};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use node::{FileInfo, FileReadError, FileReader, Target};
+use proto::VersionNumber;
 use proto::api::{Kind, Listing};
 use proto::limits::{LIST_PAGE_ENTRIES_DEFAULT, LIST_PAGE_ENTRIES_MAX};
 use proto::port::Disk;
@@ -41,7 +42,8 @@ impl<D: Disk> App<D> {
         if query.flag("retention")? {
             return self.retention(target, query).await;
         }
-        let info = match version(&mut query, "version")? {
+        let asked = version(&mut query, "version")?;
+        let info = match asked {
             Some(version) => self.0.node.stat_version(target.clone(), version).await,
             None => self.0.node.stat(target.clone()).await,
         };
@@ -61,7 +63,7 @@ impl<D: Disk> App<D> {
             }
             Kind::File => {
                 query.finish()?;
-                self.download(&info, head).await?
+                self.download(&info, asked, head).await?
             }
         };
         Ok(response)
@@ -80,10 +82,15 @@ impl<D: Disk> App<D> {
         Ok(json(StatusCode::OK, &Listing { path: page.path, entries, next_cursor }))
     }
 
-    /// The bytes of the version of a file that `info` describes, or a range of them.
-    async fn download(&self, info: &FileInfo, head: &Parts) -> Answer {
-        // By id and version: these bytes, or none.
-        let opened = self.0.node.open_version(Target::Id(info.id), info.version()).await;
+    /// The bytes of the file that `info` describes, at the version that was asked for or the one that is current when
+    /// it is opened, or a range of them.
+    async fn download(&self, info: &FileInfo, asked: Option<VersionNumber>, head: &Parts) -> Answer {
+        // By id: these bytes, or none. And not by the version that was current when somebody looked: a retention may
+        // have let it go since, and nobody asked for it.
+        let opened = match asked {
+            Some(version) => self.0.node.open_version(Target::Id(info.id), version).await,
+            None => self.0.node.open_file(Target::Id(info.id)).await,
+        };
         let mut reader = opened.map_err(|error| ApiError::from(error).about(&info.path))?;
         let (etag, size) = (reader.info().etag(), reader.info().size());
         if of_read(&head.headers, reader.info())? == ReadCondition::NotModified {
