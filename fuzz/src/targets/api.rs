@@ -1,7 +1,7 @@
 //! `proto::path`, `proto::ids`, `proto::api`, and times: what people and programs send as text.
 
 use client::time::parse_rfc3339_utc_ns;
-use proto::api::{Entry, ErrorBody, EventPage, Listing, Stats, VersionList, is_content_type};
+use proto::api::{Entry, ErrorBody, EventPage, Listing, RetentionInfo, Stats, VersionList, is_content_type};
 use proto::limits::{CONTENT_TYPE_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX};
 use proto::path::{FsPath, check_name};
 use proto::{ClusterId, FileId, InodeId};
@@ -89,6 +89,7 @@ fn json(input: &[u8]) {
     survives::<Entry>(input);
     survives::<Listing>(input);
     survives::<VersionList>(input);
+    survives::<RetentionInfo>(input);
     survives::<EventPage>(input);
     survives::<Stats>(input);
     survives::<ErrorBody>(input);

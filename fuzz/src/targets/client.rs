@@ -129,7 +129,7 @@ fn call(client: &Client, which: u8) {
             let mut content = Cursor::new(b"hello");
             drop(client.put(&path, Upload::rewindable(&mut content, 5), &Attributes::default()));
         }
-        _ => drop((client.versions(&path, None), client.stats())),
+        _ => drop((client.versions(&path, None), client.retention(&path), client.stats())),
     }
 }
 
