@@ -28,7 +28,7 @@ use crate::info::path_text;
 use crate::namespace::{NO_INODE, Namespace, Target};
 use crate::{BUSY_PAUSE, Node};
 
-/// Files with earlier versions that one look takes: some hundred microseconds.
+/// Files with earlier versions that one look takes: a few lookups in memory for each.
 const LOOK_FILES: usize = 256;
 /// Commands that are proposed together, so that they share a sync, and leave the queue to others.
 const COMMANDS_AT_ONCE: usize = 16;
