@@ -29,10 +29,8 @@ impl Ord for State {
     /// By entries, then by answers. Histories share most entries, and those are not looked at.
     fn cmp(&self, other: &State) -> Ordering {
         let both = self.entries.iter().zip(&other.entries);
-        let is_shared = |((path, entry), (other_path, other)): &((&Rc<str>, &Rc<Entry>), (&Rc<str>, &Rc<Entry>))| {
-            Rc::ptr_eq(path, other_path) && Rc::ptr_eq(entry, other)
-        };
-        let shared = both.take_while(is_shared).count();
+        let both = both.take_while(|(mine, other)| Rc::ptr_eq(mine.0, other.0) && Rc::ptr_eq(mine.1, other.1));
+        let shared = both.count();
         let entries = self.entries.iter().skip(shared).cmp(other.entries.iter().skip(shared));
         entries.then_with(|| self.remembered.cmp(&other.remembered))
     }
