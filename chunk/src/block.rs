@@ -16,7 +16,7 @@ use proto::RowNumber;
 use proto::disk::{BLOCK_HEADER_BYTES, BlockEntry, BlockHeader, Codec, FormatError, NonceKind, SEAL_TAG_BYTES, nonce};
 use proto::port::Cipher;
 
-use crate::codec::{CodecError, decompress};
+use crate::codec::{CodecError, decompress_start};
 
 /// A block before sealing.
 #[derive(Clone, Copy, Debug)]
@@ -195,23 +195,32 @@ fn parse_entry(header: &BlockHeader, plain: &[u8]) -> Result<BlockEntry, BlockEr
 
 /// Decompresses an opened block and returns its chunk number `ordinal`.
 ///
-/// Cost: decompresses the whole block, but copies only the chunk; allocates at most the plain bytes of the block.
+/// Cost: as [`decode_upto`], and a move of the chunk to the front. Whoever wants several chunks decodes once, up to the
+/// last.
 ///
 /// # Errors
 /// [`DecodeError`].
 pub fn decode_chunk(entry: &BlockEntry, payload: &[u8], ordinal: usize) -> Result<Vec<u8>, DecodeError> {
-    let chunks = entry.chunks.len();
-    let chunk = entry.chunks.get(ordinal).ok_or(DecodeError::NoSuchChunk { ordinal, chunks })?;
-    let start: usize = entry.chunks[..ordinal].iter().map(|chunk| chunk.plain_bytes as usize).sum();
-    let range = start..start + chunk.plain_bytes as usize;
-    let plain_bytes = entry.plain_bytes();
-    if entry.codec == Codec::None && payload.len() == plain_bytes {
+    let range = entry.range(ordinal).ok_or(DecodeError::NoSuchChunk { ordinal, chunks: entry.chunks.len() })?;
+    if entry.codec == Codec::None && payload.len() == entry.plain_bytes() {
         return Ok(payload[range].to_vec());
     }
-    let mut plain = decompress(entry.codec, payload, plain_bytes)?;
-    plain.truncate(range.end);
+    let mut plain = decode_upto(entry, payload, ordinal)?;
     plain.drain(..range.start);
     Ok(plain)
+}
+
+/// Decompresses an opened block up to the end of its chunk number `last`, and returns the chunks, one after the other;
+/// [`BlockEntry::range`] says where each lies.
+///
+/// Cost: ZSTD decodes no further than that; the other codecs decode the whole block. Allocates at most the plain bytes of
+/// the block.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn decode_upto(entry: &BlockEntry, payload: &[u8], last: usize) -> Result<Vec<u8>, DecodeError> {
+    let range = entry.range(last).ok_or(DecodeError::NoSuchChunk { ordinal: last, chunks: entry.chunks.len() })?;
+    Ok(decompress_start(entry.codec, payload, entry.plain_bytes(), range.end)?)
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use lz4_flex::block;
 use proto::disk::Codec;
 use proto::limits::BLOCK_PLAIN_BYTES_MAX;
 
+use crate::warm::decompress_zstd;
+
 /// Compression must save at least this fraction (1/16) of the plain bytes, or the block is stored plain: below it, the
 /// time of every later read costs more than the space is worth.
 const GAIN_FRACTION_MIN: usize = 16;
@@ -38,7 +40,7 @@ pub enum CodecError {
         /// Plain bytes claimed.
         plain_bytes: usize,
     },
-    /// The payload is not LZ4, or yields another number of bytes than claimed.
+    /// The payload is not of its codec, or yields another number of bytes than claimed.
     #[error("the payload does not decompress to {plain_bytes} bytes")]
     Damaged {
         /// Plain bytes claimed.
@@ -57,11 +59,16 @@ pub fn compress(plain: &[u8]) -> (Codec, Cow<'_, [u8]>) {
     assert!(plain.len() <= BLOCK_PLAIN_BYTES_MAX, "invariant: a block holds at most 1 MiB of plain bytes");
     if !is_incompressible(plain) {
         let compressed = block::compress(plain);
-        if compressed.len() + plain.len().div_ceil(GAIN_FRACTION_MIN) <= plain.len() && !plain.is_empty() {
+        if is_gain(plain.len(), compressed.len()) {
             return (Codec::Lz4, Cow::Owned(compressed));
         }
     }
     (Codec::None, Cow::Borrowed(plain))
+}
+
+/// Whether compression to `compressed_bytes` saves enough to be worth decoding.
+pub(crate) fn is_gain(plain_bytes: usize, compressed_bytes: usize) -> bool {
+    compressed_bytes + plain_bytes.div_ceil(GAIN_FRACTION_MIN) <= plain_bytes && plain_bytes > 0
 }
 
 /// Decompresses a payload to exactly `plain_bytes` bytes.
@@ -71,20 +78,43 @@ pub fn compress(plain: &[u8]) -> (Codec, Cow<'_, [u8]>) {
 /// # Errors
 /// [`CodecError`]; hostile bytes give an error or wrong plain bytes of the right length, never more.
 pub fn decompress(codec: Codec, payload: &[u8], plain_bytes: usize) -> Result<Vec<u8>, CodecError> {
+    decompress_start(codec, payload, plain_bytes, plain_bytes)
+}
+
+/// Decompresses the first `wanted_bytes` of a payload of exactly `plain_bytes` bytes.
+///
+/// Cost: ZSTD stops when it has them; LZ4 decodes everything.
+///
+/// # Errors
+/// [`CodecError`], as [`decompress`]; damage behind what is wanted may go unnoticed.
+///
+/// # Panics
+/// If more is wanted than there is.
+pub(crate) fn decompress_start(
+    codec: Codec,
+    payload: &[u8],
+    plain_bytes: usize,
+    wanted_bytes: usize,
+) -> Result<Vec<u8>, CodecError> {
+    assert!(wanted_bytes <= plain_bytes, "invariant: a block has what is wanted of it");
     if plain_bytes > BLOCK_PLAIN_BYTES_MAX {
         return Err(CodecError::TooLong { plain_bytes });
     }
     let damaged = CodecError::Damaged { plain_bytes };
     match codec {
-        Codec::None if payload.len() == plain_bytes => Ok(payload.to_vec()),
+        Codec::None if payload.len() == plain_bytes => Ok(payload[..wanted_bytes].to_vec()),
         Codec::None => Err(damaged),
         Codec::Lz4 => {
             let mut plain = vec![0; plain_bytes];
             match block::decompress_into(payload, &mut plain) {
-                Ok(written) if written == plain_bytes => Ok(plain),
+                Ok(written) if written == plain_bytes => {
+                    plain.truncate(wanted_bytes);
+                    Ok(plain)
+                }
                 Ok(_) | Err(_) => Err(damaged),
             }
         }
+        Codec::Zstd => decompress_zstd(payload, plain_bytes, wanted_bytes),
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!   stream ─▶ cut ─▶ chunk ─▶ id (keyed BLAKE3) ─▶ … index: absent …
 //!                      └────▶ codec (LZ4 or nothing) ─▶ block (AES-256-GCM) ─▶ row
+//!   rows ─▶ chunks ─▶ similar: groups ─▶ warm (ZSTD) ─▶ blocks of many chunks ─▶ new rows
 //! ```
 //!
 //! Read it in this order:
@@ -10,6 +11,8 @@
 //! * [`cut`]: where a stream is cut into chunks.
 //! * [`id`]: what a chunk is called.
 //! * [`codec`]: how its bytes are compressed.
+//! * [`similar`]: which chunks are alike, and shall lie together.
+//! * [`warm`]: how they are compressed together.
 //! * [`seal`]: AES-256-GCM behind [`proto::port::Cipher`], with one of two backends.
 //! * [`ring`]: the key ring, a [`proto::port::KeyProvider`] over a key file.
 //! * [`block`]: the stored unit, sealed and opened.
@@ -25,12 +28,16 @@ pub mod cut;
 pub mod id;
 pub mod ring;
 pub mod seal;
+pub mod similar;
+pub mod warm;
 
 pub use block::{
-    BlockError, DecodeError, OpenedBlock, PlainBlock, block_bytes, decode_chunk, open_block, open_entry, seal_block,
+    BlockError, DecodeError, OpenedBlock, PlainBlock, block_bytes, decode_chunk, decode_upto, open_block, open_entry,
+    seal_block,
 };
 pub use codec::{CodecError, compress, decompress};
 pub use cut::{Chunker, ChunkerId, InputEnd, chunker};
 pub use id::DomainKey;
 pub use ring::{KeyRing, RingError};
 pub use seal::cipher;
+pub use warm::compress_block;

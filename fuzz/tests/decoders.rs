@@ -21,14 +21,17 @@ const TAKES: [&str; 5] = ["[u8]", "Vec<u8>", "&Bytes", "&str", "u128"];
 /// Each decoder, and the target that hands it hostile bytes; or `FILE: TEST`, which tries all texts up to some length.
 const COVERED: &[(&str, &str)] = &[
     ("chunk/src/block.rs decode_chunk", "block"),
+    ("chunk/src/block.rs decode_upto", "block"),
     ("chunk/src/block.rs open_block", "block"),
     ("chunk/src/block.rs open_entry", "block"),
     ("chunk/src/block.rs parse_entry", "block"),
     ("chunk/src/block.rs parse_header", "block"),
     ("chunk/src/codec.rs decompress", "payload"),
+    ("chunk/src/codec.rs decompress_start", "payload"),
     ("chunk/src/ring.rs parse", "key-file"),
     ("chunk/src/ring.rs parse_key", "key-file"),
     ("chunk/src/ring.rs parse_line", "key-file"),
+    ("chunk/src/warm.rs decompress_zstd", "payload"),
     ("client/src/time.rs parse_rfc3339_utc_ns", "text"),
     ("client/src/url.rs decode", "client"),
     ("index/src/checkpoint.rs import", "index-page"),

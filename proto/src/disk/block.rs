@@ -9,6 +9,8 @@
 //! A block starts on a multiple of 64 bytes, so that one read at a [`crate::Location`] brings all that is needed to
 //! verify and decode it.
 
+use std::ops::Range;
+
 use super::{FormatError, Reader, SEAL_TAG_BYTES, require};
 use crate::checksum::checksum;
 use crate::ids::{ChunkId, DomainId};
@@ -22,6 +24,8 @@ pub enum Codec {
     None = 0,
     /// LZ4 block format, without a size prefix.
     Lz4 = 1,
+    /// One Zstandard frame (RFC 8878) with its content size, without checksum and without dictionary.
+    Zstd = 2,
 }
 
 impl Codec {
@@ -31,6 +35,7 @@ impl Codec {
         match number {
             0 => Some(Codec::None),
             1 => Some(Codec::Lz4),
+            2 => Some(Codec::Zstd),
             _ => None,
         }
     }
@@ -152,6 +157,14 @@ impl BlockEntry {
         self.chunks.iter().map(|chunk| chunk.plain_bytes as usize).sum()
     }
 
+    /// Where chunk `ordinal` lies among the plain bytes; `None` if the block has no such chunk.
+    #[must_use]
+    pub fn range(&self, ordinal: usize) -> Option<Range<usize>> {
+        let bytes = self.chunks.get(ordinal)?.plain_bytes as usize;
+        let start = self.chunks[..ordinal].iter().map(|chunk| chunk.plain_bytes as usize).sum();
+        Some(start..start + bytes)
+    }
+
     /// Encodes the entry.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -237,6 +250,18 @@ mod tests {
             assert!(BlockEntry::parse(&bytes[..len]).is_err());
         }
         assert!(BlockEntry::parse(&[&bytes[..], &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn codec_numbers_are_frozen() {
+        let numbers: Vec<Option<Codec>> = (0..=255).map(Codec::from_number).collect();
+        assert_eq!(numbers[..3], [Some(Codec::None), Some(Codec::Lz4), Some(Codec::Zstd)]);
+        assert!(numbers[3..].iter().all(Option::is_none));
+        for (number, codec) in numbers.iter().flatten().enumerate() {
+            let entry = BlockEntry { codec: *codec, payload_bytes: 2003, ..entry() };
+            assert_eq!(usize::from(entry.encode()[0]), number);
+            assert_eq!(BlockEntry::parse(&entry.encode()), Ok(entry));
+        }
     }
 
     #[test]
