@@ -24,17 +24,13 @@ const WINDOW_LOG_MAX: u32 = BLOCK_PLAIN_BYTES_MAX.ilog2();
 pub struct Effort {
     /// ZSTD's level, 1 to 19.
     pub level: i32,
-    /// Binary logarithm of the entries of the hash table; the level's own if `None`.
-    pub hash_log: Option<u32>,
-    /// The same for the second table.
-    pub chain_log: Option<u32>,
-    /// Whether to look for long matches far back as well.
+    /// Whether a second pass looks for long matches anywhere in the block.
     pub is_long_distance: bool,
 }
 
 impl Default for Effort {
     fn default() -> Effort {
-        Effort { level: LEVEL, hash_log: None, chain_log: None, is_long_distance: false }
+        Effort { level: LEVEL, is_long_distance: false }
     }
 }
 
@@ -52,7 +48,6 @@ impl BlockCompressor {
     #[must_use]
     pub fn new(effort: Effort) -> BlockCompressor {
         let mut context = CCtx::create();
-        let logs = [effort.hash_log.map(CParameter::HashLog), effort.chain_log.map(CParameter::ChainLog)];
         let settings = [
             CParameter::CompressionLevel(effort.level),
             CParameter::ContentSizeFlag(true),
@@ -60,7 +55,7 @@ impl BlockCompressor {
             CParameter::DictIdFlag(false),
             CParameter::EnableLongDistanceMatching(effort.is_long_distance),
         ];
-        for setting in settings.into_iter().chain(logs.into_iter().flatten()) {
+        for setting in settings {
             context.set_parameter(setting).expect("invariant: ZSTD knows the setting");
         }
         BlockCompressor { context, plain: Vec::new() }
@@ -142,4 +137,147 @@ pub(crate) fn decompress_zstd(payload: &[u8], plain_bytes: usize, wanted_bytes: 
         Ok(())
     })?;
     Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{decompress, decompress_start};
+    use crate::cut::testing::noise;
+    use proptest::prelude::*;
+
+    fn text(len: usize) -> Vec<u8> {
+        include_bytes!("warm.rs").iter().copied().cycle().take(len).collect()
+    }
+
+    /// A frame with settings of its own.
+    fn frame(plain: &[u8], settings: &[CParameter]) -> Vec<u8> {
+        let mut context = CCtx::create();
+        for setting in settings {
+            context.set_parameter(*setting).unwrap();
+        }
+        let mut out = vec![0; zstd_safe::compress_bound(plain.len())];
+        let written = context.compress2(&mut out[..], plain).unwrap();
+        out.truncate(written);
+        out
+    }
+
+    fn refused(payload: &[u8], plain_bytes: usize) {
+        let damaged = Err(CodecError::Damaged { plain_bytes });
+        assert_eq!(decompress(Codec::Zstd, payload, plain_bytes), damaged);
+        assert_eq!(decompress_start(Codec::Zstd, payload, plain_bytes, plain_bytes / 2 + 1), damaged);
+    }
+
+    #[test]
+    fn alike_chunks_cost_little_together() {
+        let chunk = noise(1, 64 << 10);
+        let mut other = chunk.clone();
+        other[30_000..30_010].fill(b'!');
+        let (codec, payload) = compress_block(&[&chunk, &other]);
+        assert_eq!(codec, Codec::Zstd);
+        assert!(payload.len() < chunk.len() + 1000, "{}", payload.len());
+    }
+
+    #[test]
+    fn what_does_not_shrink_is_stored_plain() {
+        let (one, other) = (noise(1, 9000), noise(2, 9000));
+        assert_eq!(compress_block(&[&one, &other]), (Codec::None, [one, other].concat()));
+        assert_eq!(compress_block(&[]), (Codec::None, Vec::new()));
+    }
+
+    #[test]
+    fn a_context_that_was_used_gives_the_same_bytes_as_a_new_one() {
+        let blocks = [text(300_000), noise(3, 50_000), text(1 << 20), text(10)];
+        let mut used = BlockCompressor::new(Effort::default());
+        for round in 0..2 {
+            for block in &blocks {
+                let fresh = BlockCompressor::new(Effort::default()).compress(&[block]);
+                assert_eq!(used.compress(&[block]), fresh, "round {round}");
+            }
+        }
+    }
+
+    #[test]
+    fn frames_of_the_first_writer_stay_readable() {
+        let frame = include_bytes!("../testdata/block.zst");
+        assert_eq!(decompress(Codec::Zstd, frame, 700).unwrap(), text_of_the_golden_frame());
+    }
+
+    fn text_of_the_golden_frame() -> Vec<u8> {
+        b"what is written is read, ".repeat(28)
+    }
+
+    #[test]
+    fn a_frame_that_says_another_length_or_none_is_refused() {
+        let plain = text(5000);
+        let (_, payload) = compress_block(&[&plain]);
+        refused(&payload, 4999);
+        refused(&payload, 5001);
+        refused(&frame(&plain, &[CParameter::ContentSizeFlag(false)]), 5000);
+        refused(&[], 1);
+        refused(b"(\xb5/\xfd", 1);
+    }
+
+    #[test]
+    fn a_window_longer_than_a_block_is_refused_before_memory_is_taken() {
+        // Magic, descriptor (window descriptor, 4 bytes of content size), window of 2^30, 5,000 bytes, an empty block.
+        let mut hostile = vec![0x28, 0xb5, 0x2f, 0xfd, 0b1000_0000, 20 << 3];
+        hostile.extend_from_slice(&5000u32.to_le_bytes());
+        hostile.extend_from_slice(&[1, 0, 0]);
+        refused(&hostile, 5000);
+    }
+
+    #[test]
+    fn contexts_take_little_memory() {
+        let block = [text(512 << 10), noise(5, 512 << 10)].concat();
+        let mut compressor = BlockCompressor::new(Effort::default());
+        let (_, payload) = compressor.compress(&[&block]);
+        assert!(compressor.context.sizeof() <= 3 << 20, "{}", compressor.context.sizeof());
+        decompress_start(Codec::Zstd, &payload, block.len(), 700 << 10).unwrap();
+        let decoder_bytes = DECODER.with_borrow(|decoder| decoder.sizeof());
+        assert!(decoder_bytes <= 2 << 20, "{decoder_bytes}");
+    }
+
+    proptest! {
+        #[test]
+        fn every_start_of_a_block_comes_back(
+            seed: u64, noise_len in 0usize..40_000, text_len in 1usize..200_000, level in 1i32..6, wanted: prop::sample::Index,
+        ) {
+            let chunks = [text(text_len), noise(seed, noise_len), text(text_len / 2)];
+            let plain = chunks.concat();
+            let chunks: Vec<&[u8]> = chunks.iter().map(|chunk| &chunk[..]).collect();
+            let mut compressor = BlockCompressor::new(Effort { level, is_long_distance: seed.is_multiple_of(2) });
+            let (codec, payload) = compressor.compress(&chunks);
+            let wanted = wanted.index(plain.len() + 1);
+            for wanted in [0, wanted, plain.len()] {
+                prop_assert_eq!(decompress_start(codec, &payload, plain.len(), wanted).unwrap(), &plain[..wanted]);
+            }
+        }
+
+        #[test]
+        fn a_frame_cut_short_is_refused(text_len in 500usize..50_000, cut: prop::sample::Index) {
+            let plain = text(text_len);
+            let payload = frame(&plain, &[]);
+            let cut = &payload[..cut.index(payload.len())];
+            prop_assert!(decompress(Codec::Zstd, cut, text_len).is_err());
+            prop_assert!(decompress_start(Codec::Zstd, cut, text_len, text_len - 1).is_err());
+        }
+
+        #[test]
+        fn damage_gives_an_error_or_the_claimed_length(
+            text_len in 100usize..50_000, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            wanted: prop::sample::Index,
+        ) {
+            let mut payload = frame(&text(text_len), &[]);
+            for (at, byte) in changes {
+                let at = at.index(payload.len());
+                payload[at] = byte;
+            }
+            for wanted in [wanted.index(text_len), text_len] {
+                if let Ok(plain) = decompress_start(Codec::Zstd, &payload, text_len, wanted) {
+                    prop_assert_eq!(plain.len(), wanted);
+                }
+            }
+        }
+    }
 }

@@ -43,3 +43,36 @@ impl MatchIndex {
         old
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_chunk_under_a_key_is_found() {
+        let mut index = MatchIndex::new(4096);
+        for round in 0..3 {
+            for key in 1..200 {
+                let old = index.replace(key * 77_777, round * 1000 + key);
+                assert_eq!(old, (round > 0).then(|| (round - 1) * 1000 + key));
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_bucket_forgets_what_was_used_longest_ago() {
+        let mut index = MatchIndex::new(WAYS);
+        (1..=4).for_each(|key| assert_eq!(index.replace(key, key), None));
+        assert_eq!(index.replace(1, 10), Some(1));
+        assert_eq!(index.replace(5, 5), None);
+        assert_eq!(index.replace(2, 20), None, "it was used longest ago when 5 came");
+        assert_eq!(index.replace(1, 11), Some(10));
+    }
+
+    #[test]
+    fn memory_is_taken_once() {
+        let mut index = MatchIndex::new(1000);
+        assert!((1..100_000).all(|key| index.replace(key, key).is_none()));
+        assert_eq!(index.entries.len(), 1024);
+    }
+}

@@ -20,7 +20,7 @@ use proto::limits::{BLOCK_CHUNKS_MAX, BLOCK_PLAIN_BYTES_MAX, CHUNK_BYTES_MAX};
 use super::features::{Features, mix};
 use super::index::MatchIndex;
 
-/// Chunks of one plan: 32 GiB of plain bytes at the usual size, in at most 32 MiB of memory beside the match index.
+/// Chunks of one plan: 32 GiB of plain bytes at the usual size, in at most 48 MiB of memory beside the match index.
 pub const PLAN_CHUNKS_MAX: usize = 512 << 10;
 /// Entries of a match index, 8 bytes each.
 pub const MATCH_ENTRIES_MAX: usize = 1 << 20;
@@ -112,6 +112,23 @@ struct Cluster {
     chunks: u32,
 }
 
+/// The block to which clusters are being added.
+struct Open {
+    block: usize,
+    domain: DomainId,
+    plain_bytes: usize,
+    chunks: u32,
+}
+
+impl Open {
+    fn takes(&self, cluster: &Cluster, block_plain_bytes: usize) -> bool {
+        cluster.kind == GroupKind::Compressed
+            && cluster.domain == self.domain
+            && self.plain_bytes + cluster.plain_bytes <= block_plain_bytes
+            && (self.chunks + cluster.chunks) as usize <= BLOCK_CHUNKS_MAX
+    }
+}
+
 /// Gathers chunks and says how to lay them.
 pub struct Planner {
     limits: PlanLimits,
@@ -197,28 +214,155 @@ impl Planner {
         // Clusters in the order of their newest chunks, next to each other in a block while they fit.
         let mut blocks: Vec<Group> = Vec::new();
         let mut block_of = Vec::with_capacity(clusters.len());
-        let (mut bytes, mut count, mut open) = (0, 0, None);
+        let mut open: Option<Open> = None;
         for cluster in &clusters {
-            let (more_bytes, more) = (bytes + cluster.plain_bytes, count + cluster.chunks as usize);
-            let fits = open == Some((cluster.domain, GroupKind::Compressed))
-                && cluster.kind == GroupKind::Compressed
-                && more_bytes <= limits.block_plain_bytes
-                && more <= BLOCK_CHUNKS_MAX;
-            (bytes, count) = if fits { (more_bytes, more) } else { (cluster.plain_bytes, cluster.chunks as usize) };
-            if !fits {
-                open = Some((cluster.domain, cluster.kind));
-                blocks.push(Group { kind: cluster.kind, chunks: Vec::new() });
+            let block = match &mut open {
+                Some(open) if open.takes(cluster, limits.block_plain_bytes) => open.block,
+                _ => {
+                    blocks.push(Group { kind: cluster.kind, chunks: Vec::new() });
+                    blocks.len() - 1
+                }
+            };
+            if cluster.kind == GroupKind::Compressed {
+                let before = open.take().filter(|open| open.block == block);
+                let (plain_bytes, chunks) = before.map_or((0, 0), |open| (open.plain_bytes, open.chunks));
+                let plain_bytes = plain_bytes + cluster.plain_bytes;
+                open = Some(Open { block, domain: cluster.domain, plain_bytes, chunks: chunks + cluster.chunks });
             }
-            block_of.push(blocks.len() - 1);
+            block_of.push(block as u32);
         }
         // From the first written to the last: what lies together is read forward.
         for (number, chunk) in chunks.iter().enumerate().rev() {
-            blocks[block_of[chunk.cluster as usize]].chunks.push(number as u32);
+            blocks[block_of[chunk.cluster as usize] as usize].chunks.push(number as u32);
         }
         for block in &mut blocks {
             block.chunks.sort_by_key(|number| chunks[*number as usize].rank);
         }
         blocks.reverse();
         blocks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cut::testing::noise;
+    use crate::similar::features;
+    use proptest::prelude::*;
+
+    const LIMITS: PlanLimits = PlanLimits { block_plain_bytes: 256 << 10, chunks: 1000, match_entries: 1 << 12 };
+
+    fn chunk(plain: &[u8]) -> PlanChunk {
+        PlanChunk { domain: DomainId(1), plain_bytes: plain.len() as u32, features: Some(features(plain)) }
+    }
+
+    fn groups(limits: PlanLimits, chunks: impl IntoIterator<Item = PlanChunk>) -> Vec<Group> {
+        let mut planner = Planner::new(limits);
+        for (number, chunk) in chunks.into_iter().enumerate() {
+            assert_eq!(planner.push(chunk), Ok(number as u32));
+        }
+        planner.finish()
+    }
+
+    fn compressed(chunks: &[u32]) -> Group {
+        Group { kind: GroupKind::Compressed, chunks: chunks.to_vec() }
+    }
+
+    /// Version `version` of file `seed`, alike to its other versions.
+    fn version(seed: u64, version: u8) -> Vec<u8> {
+        let mut bytes = noise(seed, 60_000);
+        let at = 7000 * usize::from(version);
+        bytes[at..at + 100].fill(version);
+        bytes
+    }
+
+    #[test]
+    fn new_chunks_lie_as_they_were_written() {
+        // Ten chunks, the last written comes first: four of them fill a block.
+        let plan = groups(LIMITS, (0..10).map(|seed| chunk(&noise(seed, 60_000))));
+        assert_eq!(plan, [compressed(&[9, 8]), compressed(&[7, 6, 5, 4]), compressed(&[3, 2, 1, 0])]);
+    }
+
+    #[test]
+    fn versions_lie_together_and_the_newest_come_first() {
+        // Version 2 of the files 9 and 8, then version 1, then version 0; others were written between them.
+        let mut written = Vec::new();
+        for number in (0..3).rev() {
+            written.extend([chunk(&version(9, number)), chunk(&version(8, number))]);
+            written.extend((0..10).map(|seed| chunk(&noise(100 + seed * 3 + u64::from(number), 60_000))));
+        }
+        let limits = PlanLimits { block_plain_bytes: 512 << 10, ..LIMITS };
+        let plan = groups(limits, written);
+        let block = plan.iter().find(|block| block.chunks.contains(&0)).unwrap();
+        assert_eq!(block.chunks[2..], [1, 0, 13, 12, 25, 24], "{block:?}");
+    }
+
+    #[test]
+    fn a_cluster_that_fills_a_block_is_followed_by_another() {
+        let plan = groups(LIMITS, (0..6).map(|number| chunk(&version(5, number))));
+        assert_eq!(plan, [compressed(&[4, 5]), compressed(&[0, 1, 2, 3])]);
+    }
+
+    #[test]
+    fn a_domain_sees_nothing_of_another() {
+        let of = |domain, number| PlanChunk { domain: DomainId(domain), ..chunk(&version(5, number)) };
+        let plan = groups(LIMITS, [of(1, 0), of(2, 1), of(1, 2), of(2, 3)]);
+        assert_eq!(plan, [compressed(&[1, 3]), compressed(&[0, 2])]);
+    }
+
+    #[test]
+    fn the_incompressible_are_alone_and_do_not_part_the_others() {
+        let plain = PlanChunk { features: None, ..chunk(b"12345678") };
+        let plan = groups(LIMITS, [chunk(&noise(1, 50_000)), plain, chunk(&noise(2, 50_000)), plain]);
+        let alone = |number| Group { kind: GroupKind::Plain, chunks: vec![number] };
+        assert_eq!(plan, [alone(3), alone(1), compressed(&[2, 0])]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_changes_nothing() {
+        let limits = PlanLimits { block_plain_bytes: CHUNK_BYTES_MAX, chunks: 2, ..LIMITS };
+        let mut planner = Planner::new(limits);
+        let long = PlanChunk { plain_bytes: CHUNK_BYTES_MAX as u32 + 1, ..chunk(b"") };
+        let too_long = PlanError::TooLong { plain_bytes: long.plain_bytes, block_plain_bytes: CHUNK_BYTES_MAX };
+        assert_eq!(planner.push(long), Err(too_long));
+        assert_eq!((planner.push(chunk(b"a")), planner.push(chunk(b"b"))), (Ok(0), Ok(1)));
+        assert_eq!(planner.push(chunk(b"c")), Err(PlanError::Full { chunks_max: 2 }));
+        assert_eq!(planner.finish(), [compressed(&[1, 0])]);
+    }
+
+    fn any_chunk() -> impl Strategy<Value = PlanChunk> {
+        // Few seeds, so that many chunks are alike.
+        (0u64..12, 0u8..3, 0u64..3, 1u32..CHUNK_BYTES_MAX as u32, any::<bool>()).prop_map(
+            |(seed, number, domain, plain_bytes, is_compressible)| {
+                let mut bytes = noise(seed, 4000);
+                bytes[usize::from(number) * 500..][..9].fill(number);
+                let features = (is_compressible || number > 0).then(|| features(&bytes));
+                PlanChunk { domain: DomainId(domain), plain_bytes, features }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn every_chunk_is_in_one_group_and_no_group_breaks_a_rule(
+            chunks in prop::collection::vec(any_chunk(), 0..120),
+            block_plain_bytes in CHUNK_BYTES_MAX..BLOCK_PLAIN_BYTES_MAX,
+            match_entries in 1usize..300,
+        ) {
+            let limits = PlanLimits { block_plain_bytes, chunks: 120, match_entries };
+            let plan = groups(limits, chunks.iter().copied());
+            let mut numbers: Vec<u32> = plan.iter().flat_map(|group| group.chunks.iter().copied()).collect();
+            numbers.sort_unstable();
+            prop_assert_eq!(numbers, (0..chunks.len() as u32).collect::<Vec<_>>());
+            for group in &plan {
+                let members: Vec<PlanChunk> = group.chunks.iter().map(|number| chunks[*number as usize]).collect();
+                prop_assert!(members.iter().map(|chunk| chunk.plain_bytes as usize).sum::<usize>() <= block_plain_bytes);
+                prop_assert!(members.iter().all(|chunk| chunk.domain == members[0].domain));
+                let is_plain = group.kind == GroupKind::Plain;
+                prop_assert!(members.iter().all(|chunk| chunk.features.is_none() == is_plain));
+                prop_assert!(!is_plain || members.len() == 1);
+            }
+            prop_assert_eq!(groups(limits, chunks), plan, "the same chunks give the same plan");
+        }
     }
 }
