@@ -5,7 +5,7 @@
 //! * [`server`]: the server under load. [`http`]: a connection to it. [`latency`]: what was measured, without lies.
 //!
 //! Parts alone:
-//! * [`pipeline`]: the in-memory stages of a write. [`device`]: disks and engines. [`fill`]: very many chunks.
+//! * [`pipeline`]: the in-memory stages of a write. [`similar`]: what warm blocks save and cost. [`device`]: disks and engines. [`fill`]: very many chunks.
 //!
 //! Beside them: [`data`], reproducible input; [`clock`] and [`process`], time and what it cost; [`report`], tables and
 //! JSON; [`units`], sizes and durations as people write them.
@@ -22,6 +22,7 @@ mod pipeline;
 mod process;
 mod report;
 mod server;
+mod similar;
 mod units;
 
 use std::process::ExitCode;
@@ -81,6 +82,10 @@ enum Command {
     /// The chain is compared with what its stages allow together, 1/Σ(1/stage), and several cores with one.
     #[command(after_help = "Examples:\n  dfs-bench pipeline\n  dfs-bench pipeline --data text --mib 256 --cores 4")]
     Pipeline(pipeline::Options),
+    /// What similar chunks save in warm blocks, in memory: ratio, speed of each stage, what readers decode.
+    #[command(after_help = "Examples:\n  dfs-bench similar ./backups\n  \
+                            dfs-bench similar ./backups --cores 1,2 --block 256KiB,1MiB --level 1,3 --json")]
+    Similar(similar::Options),
     /// What a disk can do: reads and writes at several sizes and depths, latency and CPU time per operation.
     #[command(after_help = "Examples:\n  dfs-bench device --path /mnt/disk\n  \
                             dfs-bench device --path /mnt/disk --engine raw,monoio --pattern rand-read --size 4KiB \
@@ -109,6 +114,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Meta(options) => load::meta(&options)?,
         Command::Corpus(options) => corpus::run(&options)?,
         Command::Pipeline(options) => pipeline::run(&options).map(|()| Verdict::Good)?,
+        Command::Similar(options) => similar::run(&options).map(|()| Verdict::Good)?,
         Command::Device(options) => device::run(&options).map(|()| Verdict::Good)?,
         Command::Fill(options) => fill::run(&options).map(|()| Verdict::Good)?,
     };

@@ -72,6 +72,26 @@ fn a_corpus_is_stored_once_and_comes_back() {
 }
 
 #[test]
+fn alike_files_shrink_together_and_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    for version in 0..4 {
+        let mut bytes = noise(7, 1 << 20);
+        // Compressible on its own by less than a half, so that the rest is what the versions have in common.
+        bytes.iter_mut().for_each(|byte| *byte &= 0x1f);
+        bytes[version * 200_000..][..50_000].fill(b'x');
+        std::fs::write(dir.path().join(version.to_string()), bytes).unwrap();
+    }
+    let report = measured(&["similar", text(dir.path()), "--cores", "1,2", "--ahead", "4"]);
+    assert_eq!((&report["files"], &report["logical_bytes"]), (&Value::from(4), &Value::from(4 << 20)));
+    let hot_ratio = report["hot_ratio"].as_f64().unwrap();
+    for layout in report["layouts"].as_array().unwrap() {
+        assert!(layout["ratio"].as_f64().unwrap() > 1.3 * hot_ratio, "{report}");
+        assert_eq!(layout["newest"]["bytes"], 1 << 20, "{report}");
+        assert!(layout["newest"]["decoded_bytes"].as_u64() < layout["oldest"]["decoded_bytes"].as_u64(), "{report}");
+    }
+}
+
+#[test]
 fn every_load_runs_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use chunk::{KeyRing, block_bytes, compress, decode_chunk, decompress, open_block, open_entry};
+use chunk::{
+    KeyRing, block_bytes, compress, compress_block, decode_chunk, decode_upto, decompress, open_block, open_entry,
+};
 use proto::disk::{BlockEntry, BlockHeader, ChunkEntry, Codec, NonceKind, SEAL_TAG_BYTES, nonce};
 use proto::limits::BLOCK_PLAIN_BYTES_MAX;
 use proto::port::Cipher;
@@ -31,6 +33,7 @@ pub(super) fn targets() -> Vec<Target> {
                 vec![
                     [&[1], &(text.len() as u32).to_le_bytes()[..], &packed].concat(),
                     [&[0], &5u32.to_le_bytes()[..], b"plain"].concat(),
+                    [&[2], &(text.len() as u32).to_le_bytes()[..], &compress_block(&[&text]).1].concat(),
                 ]
             },
             memory: Memory { fixed_bytes: 2 * BLOCK_PLAIN_BYTES_MAX, per_byte: 300 },
@@ -105,20 +108,28 @@ fn sealed(kind: NonceKind, associated: &[u8], plain: &[u8]) -> Vec<u8> {
 
 fn payload(input: &[u8]) {
     let mut parts = Parts(input);
-    let codec = if parts.number(1) % 2 == 0 { Codec::None } else { Codec::Lz4 };
+    let codec = Codec::from_number((parts.number(1) % 3) as u8).expect("three codecs exist");
     let plain_bytes = parts.number(4) as usize;
     if let Ok(plain) = decompress(codec, parts.0, plain_bytes) {
         assert_eq!(plain.len(), plain_bytes);
     }
-    let (codec, packed) = compress(parts.0);
-    assert_eq!(decompress(codec, &packed, parts.0.len()).as_deref(), Ok(parts.0), "what is compressed comes back");
-    // Lengths of chunks that the payload does not have.
-    let mut entry = disk::entry(3);
-    (entry.codec, entry.payload_bytes) = (codec, packed.len() as u32);
-    for ordinal in 0..4 {
-        if let Ok(chunk) = decode_chunk(&entry, &packed, ordinal) {
-            assert_eq!(chunk.len(), 1000);
+    let (hot_codec, hot) = compress(parts.0);
+    let (warm_codec, warm) = compress_block(&[parts.0]);
+    for (codec, packed) in [(codec, parts.0), (hot_codec, &hot), (warm_codec, &warm)] {
+        // Lengths of chunks that the payload does not have.
+        let mut entry = disk::entry(3);
+        (entry.codec, entry.payload_bytes) = (codec, packed.len() as u32);
+        for ordinal in 0..4 {
+            if let Ok(chunk) = decode_chunk(&entry, packed, ordinal) {
+                assert_eq!(chunk.len(), 1000);
+            }
+            if let Ok(start) = decode_upto(&entry, packed, ordinal) {
+                assert_eq!(start.len(), 1000 * (ordinal + 1));
+            }
         }
+    }
+    for (codec, packed) in [(hot_codec, &hot[..]), (warm_codec, &warm)] {
+        assert_eq!(decompress(codec, packed, parts.0.len()).as_deref(), Ok(parts.0), "what is compressed comes back");
     }
 }
 
