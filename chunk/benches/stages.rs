@@ -5,7 +5,8 @@
 use std::hint::black_box;
 
 use chunk::codec::is_incompressible;
-use chunk::{ChunkerId, DomainKey, InputEnd, chunker, compress, decompress};
+use chunk::similar::features;
+use chunk::{ChunkerId, DomainKey, InputEnd, chunker, compress, compress_block, decompress};
 use criterion::{Criterion, Throughput};
 use proto::disk::Codec;
 use proto::port::Cipher;
@@ -65,6 +66,8 @@ fn stages(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(CHUNK_BYTES as u64));
     let key = DomainKey::new([3; 32]);
     group.bench_function("id", |bencher| bencher.iter(|| key.chunk_id(black_box(random))));
+    group.bench_function("memcpy", |bencher| bencher.iter(|| black_box(random).to_vec()));
+    group.bench_function("features", |bencher| bencher.iter(|| features(black_box(random))));
     group.bench_function("probe", |bencher| bencher.iter(|| is_incompressible(black_box(random))));
     for (name, plain) in [("text", &text[..]), ("random", random)] {
         group.bench_function(format!("lz4/{name}"), |bencher| {
@@ -77,6 +80,11 @@ fn stages(criterion: &mut Criterion) {
     let payload = lz4_flex::block::compress(&text);
     group.bench_function("decompress/text", |bencher| {
         bencher.iter(|| decompress(Codec::Lz4, black_box(&payload), CHUNK_BYTES));
+    });
+    let (codec, warm) = compress_block(&[&text]);
+    group.bench_function("zstd/text", |bencher| bencher.iter(|| compress_block(&[black_box(&text)])));
+    group.bench_function("unzstd/text", |bencher| {
+        bencher.iter(|| decompress(codec, black_box(&warm), CHUNK_BYTES));
     });
     for (name, cipher) in ciphers() {
         let mut bytes = random.to_vec();
