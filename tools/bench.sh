@@ -3,7 +3,8 @@
 #
 #   tools/bench.sh target/release/dfs-bench
 #
-# CORPUS=DIR       also stores and restores that tree (docs/bench/corpus.md)
+# CORPUS=DIR       also stores and restores that tree (docs/bench/corpus.md), and tells what warm blocks would save of it
+#                  (docs/bench/similar.md)
 # FILL_CHUNKS=N    also makes and opens a directory of N chunks (docs/bench/fill.md)
 # BENCH_DIR=DIR    a directory on the disk to measure; up to 10 GB, and 1.6 KB per chunk, are needed
 #                  [default: a temporary one]
@@ -92,6 +93,12 @@ corpus() {
     run "first and again" corpus "$CORPUS" --again --serve "$scratch/corpus" --server-cores "$cores"
 }
 
+similar() {
+    page "Similar chunks in warm blocks, in memory"
+    run "cores" similar "$CORPUS"
+    run "blocks and levels" similar "$CORPUS" --cores 2 --block 128KiB,512KiB,1MiB --level 1,3,6
+}
+
 fill() {
     page "Very many chunks"
     run "fill" fill --data "$scratch/fill" --chunks "$FILL_CHUNKS"
@@ -103,5 +110,5 @@ fill() {
 write pipeline pipeline
 write device device
 write load load
-if [ -n "${CORPUS:-}" ]; then write corpus corpus; fi
+if [ -n "${CORPUS:-}" ]; then write corpus corpus && write similar similar; fi
 if [ -n "${FILL_CHUNKS:-}" ]; then write fill fill; fi
