@@ -110,5 +110,5 @@ fill() {
 write pipeline pipeline
 write device device
 write load load
-if [ -n "${CORPUS:-}" ]; then write corpus corpus && write similar similar; fi
+if [ -n "${CORPUS:-}" ]; then write corpus corpus; write similar similar; fi
 if [ -n "${FILL_CHUNKS:-}" ]; then write fill fill; fi

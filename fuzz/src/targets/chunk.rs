@@ -115,7 +115,7 @@ fn payload(input: &[u8]) {
     }
     let (hot_codec, hot) = compress(parts.0);
     let (warm_codec, warm) = compress_block(&[parts.0]);
-    for (codec, packed) in [(codec, parts.0), (hot_codec, &hot), (warm_codec, &warm)] {
+    for (codec, packed) in [(codec, parts.0), (hot_codec, &hot[..]), (warm_codec, &warm[..])] {
         // Lengths of chunks that the payload does not have.
         let mut entry = disk::entry(3);
         (entry.codec, entry.payload_bytes) = (codec, packed.len() as u32);
@@ -128,7 +128,7 @@ fn payload(input: &[u8]) {
             }
         }
     }
-    for (codec, packed) in [(hot_codec, &hot[..]), (warm_codec, &warm)] {
+    for (codec, packed) in [(hot_codec, &hot[..]), (warm_codec, &warm[..])] {
         assert_eq!(decompress(codec, packed, parts.0.len()).as_deref(), Ok(parts.0), "what is compressed comes back");
     }
 }
