@@ -1,7 +1,7 @@
 //! The index of one core; see the crate.
 
 use proto::limits::VIRTUAL_SHARDS;
-use proto::{ChunkId, Location, VirtualShard};
+use proto::{ChunkId, Location, SegmentId, VirtualShard};
 
 use crate::bucket::{Buckets, Found};
 use crate::key::Key;
@@ -134,6 +134,30 @@ impl Index {
         }
     }
 
+    /// Changes where a chunk lies, if `from` is what the index knows of it; its pin stays.
+    ///
+    /// Returns whether it did: not for a chunk that is gone or lies elsewhere, nor without a number for the segment, see
+    /// [`Index::insert`].
+    ///
+    /// # Panics
+    /// If `to` is out of its ranges.
+    pub fn relocate(&mut self, id: &ChunkId, from: Location, to: Location) -> bool {
+        let place = Place::of(to);
+        let Some(at) = self.find(id).filter(|at| self.location(*at) == from) else { return false };
+        let Some(segment) = self.segments.take(to.segment) else { return false };
+        let rest = self.buckets.rest_mut(at);
+        let before = rest.known();
+        rest.set_known(Known { place, segment, pin: before.pin });
+        self.segments.release(before.segment);
+        true
+    }
+
+    /// Chunks that the index finds in a segment.
+    #[must_use]
+    pub fn chunks_in(&self, segment: SegmentId) -> u64 {
+        u64::from(self.segments.users(segment))
+    }
+
     /// Forgets a chunk, if `location` is what the index knows of it: a block that failed verification stops answering.
     ///
     /// Returns whether an entry was removed.
@@ -201,7 +225,6 @@ fn owned(partitions: &mut [Option<Partition>], shard: VirtualShard) -> &mut Part
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::SegmentId;
 
     fn location(segment: u64, offset: u32) -> Location {
         Location { segment: SegmentId(segment), column: 3, offset: offset * 64, sectors: 17, ordinal: 5 }
@@ -228,6 +251,24 @@ mod tests {
         assert!(!index.remove(&id, location(2, 1)));
         assert!(index.remove(&id, location(1, 1)));
         assert_eq!(index.chunks(), 0);
+    }
+
+    #[test]
+    fn relocation_needs_the_location_that_is_known_and_keeps_the_pin() {
+        let mut index = Index::new(every_shard());
+        let id = ChunkId([7; 32]);
+        index.set_epoch(1);
+        index.insert(&id, location(1, 1));
+        index.set_epoch(2);
+        assert!(!index.relocate(&id, location(1, 2), location(3, 3)));
+        assert!(!index.relocate(&ChunkId([8; 32]), location(1, 1), location(3, 3)));
+        assert!(index.relocate(&id, location(1, 1), location(3, 3)));
+        assert_eq!(index.lookup(&id), Lookup::Found(location(3, 3)));
+        assert_eq!(index.pin_age(&id), Some(1));
+        assert_eq!((index.chunks_in(SegmentId(1)), index.chunks_in(SegmentId(3))), (0, 1));
+        assert!(index.remove(&id, location(3, 3)));
+        assert!(!index.relocate(&id, location(3, 3), location(4, 4)), "what is gone stays gone");
+        assert_eq!((index.chunks(), index.chunks_in(SegmentId(4))), (0, 0));
     }
 
     #[test]

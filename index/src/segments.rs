@@ -73,6 +73,12 @@ impl SegmentNumbers {
         }
     }
 
+    /// Who relies on the number of `segment`.
+    pub(crate) fn users(&self, segment: SegmentId) -> u32 {
+        let same = |number: &SegmentNumber| self.numbered[number.0 as usize].segment == segment;
+        self.numbers.find(hash(segment), same).map_or(0, |number| self.numbered[number.0 as usize].users)
+    }
+
     /// Returns the segment of a number in use.
     pub(crate) fn segment(&self, number: SegmentNumber) -> SegmentId {
         self.numbered[number.0 as usize].segment
