@@ -169,6 +169,8 @@ pub enum Command {
         m: u8,
         /// The stream of the log that lists it; 0 so far.
         stream: u32,
+        /// How often compaction moved what it will hold; 0 for what clients' writes fill.
+        generation: u8,
         /// Now, in nanoseconds since the Unix epoch.
         now_ns: u64,
     },
@@ -689,6 +691,7 @@ mod tests {
                 k: 1,
                 m: 1,
                 stream: 0x74,
+                generation: 1,
                 now_ns: 0x75,
             },
             Command::SealSegment { segment: SegmentId(0x76), footer_offsets: vec![0x77, 0x78] },

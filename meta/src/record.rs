@@ -288,6 +288,8 @@ pub struct SegmentRecord {
     pub stream: u32,
     /// When it was opened, in nanoseconds since the Unix epoch.
     pub opened_ns: u64,
+    /// How often compaction moved what it holds; 0 for what clients' writes fill.
+    pub generation: u8,
     /// What has become of it.
     pub state: SegmentState,
 }

@@ -253,6 +253,7 @@ impl<D: Disk> SegmentLog for MetaLog<D> {
             k: opened.geometry.k() as u8,
             m: opened.geometry.m() as u8,
             stream: 0,
+            generation: opened.generation.0,
             now_ns: runtime::unix_ns(),
         })
         .await

@@ -24,7 +24,7 @@ use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, SUPERBLOCK_HAS
 use proto::limits::{CORES_MAX, MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES, WAL_RESERVE_BYTES};
 use proto::planted::{self, Bug};
 use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, runtime};
-use proto::{ClusterId, DeviceId, DomainId, Geometry, SegmentId};
+use proto::{ClusterId, DeviceId, DomainId, Generation, Geometry, SegmentId};
 use shard::recovery::{ListedSegment, ListedState};
 use shard::segment::{Member, SEGMENT_DIR, piece_name};
 use shard::{Recovered, Store, StoreOptions, Volume, superblock};
@@ -250,6 +250,7 @@ async fn recover<D: Disk>(node: &Inner<D>, plan: &StartPlan) -> Result<Started, 
         recovered = store.recover(&plan.segments, |_| false).await?;
     }
     all(true).await;
+    store.count_copies().await;
     store.complete();
     all(true).await;
     let Recovered { segments, warnings } = recovered;
@@ -484,7 +485,8 @@ fn listed_segments<D: Disk>(meta: &Solo<D>) -> Vec<ListedSegment> {
             SegmentState::Freed => return None,
         };
         let geometry = Geometry::new(record.k, record.m).expect("invariant: the log lists possible geometries");
-        Some(ListedSegment { id: record.segment, members: record.members, geometry, state })
+        let generation = Generation(record.generation);
+        Some(ListedSegment { id: record.segment, members: record.members, geometry, generation, state })
     };
     meta.view(|view| view.segments()).into_iter().filter_map(listed).collect()
 }

@@ -97,6 +97,23 @@ number!(
     "{:016x}"
 );
 
+/// How often the chunks of a segment were moved by compaction: its segments hold nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u8);
+
+impl Generation {
+    /// What clients' writes fill: it was never moved.
+    pub const HOT: Generation = Generation(0);
+    /// Chunks of this generation were moved as often as space alone is worth.
+    pub const LAST: Generation = Generation(2);
+
+    /// The generation of what is moved out of this one.
+    #[must_use]
+    pub fn moved(self) -> Generation {
+        Generation((self.0 + 1).min(Self::LAST.0))
+    }
+}
+
 impl DomainId {
     /// No tenant's: the pages of checkpoints of the chunk index, which are no chunks of the index themselves.
     pub const CHECKPOINTS: DomainId = DomainId(u64::MAX);

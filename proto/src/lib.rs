@@ -23,7 +23,7 @@ pub mod port;
 
 pub use geometry::Geometry;
 pub use ids::{
-    ChunkId, ClusterId, CoreId, DeviceId, DomainId, FileId, InodeId, Lsn, RowNumber, SegmentId, SegmentTag,
+    ChunkId, ClusterId, CoreId, DeviceId, DomainId, FileId, Generation, InodeId, Lsn, RowNumber, SegmentId, SegmentTag,
     VersionNumber, VirtualShard,
 };
 pub use location::Location;

@@ -18,6 +18,10 @@ pub const SEGMENTS_OPEN_MAX: usize = 2;
 pub const SEGMENT_FILES_OPEN_MAX: usize = 512;
 /// Encoded bytes of the row tables that a core keeps in memory to confirm duplicates.
 pub const ROW_TABLES_CACHED_BYTES_MAX: usize = 32 << 20;
+/// Plain bytes of blocks of several chunks that a core keeps decoded for its readers.
+pub const DECODED_BLOCKS_BYTES_MAX: usize = 32 << 20;
+/// Freed segments that a core remembers, so that whoever has an old place is told at once.
+pub const GONE_SEGMENTS_MAX: usize = 65_536;
 /// Stored bytes of one upload that may wait for their rows.
 pub const UPLOAD_WINDOW_BYTES_MAX: usize = 3 << 20;
 /// Chunks of one download that are read ahead.

@@ -1,6 +1,6 @@
 //! Open segment files for reading, bounded: the least recently used closes first.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use proto::limits::SEGMENT_FILES_OPEN_MAX;
@@ -14,6 +14,8 @@ use crate::segment::{Member, piece_name};
 pub struct SegmentFiles<D: Disk> {
     members: BTreeMap<DeviceId, D>,
     open: RefCell<Recent<(SegmentId, u8), D::File>>,
+    /// Segments forgotten so far: what was opened meanwhile is not kept.
+    forgotten: Cell<u64>,
 }
 
 impl<D: Disk> SegmentFiles<D> {
@@ -21,7 +23,7 @@ impl<D: Disk> SegmentFiles<D> {
     #[must_use]
     pub fn new(members: &[Member<D>]) -> SegmentFiles<D> {
         let members = members.iter().map(|member| (member.device, member.disk.clone())).collect();
-        SegmentFiles { members, open: RefCell::new(Recent::new(SEGMENT_FILES_OPEN_MAX)) }
+        SegmentFiles { members, open: RefCell::new(Recent::new(SEGMENT_FILES_OPEN_MAX)), forgotten: Cell::new(0) }
     }
 
     /// The device, if it is here.
@@ -36,6 +38,12 @@ impl<D: Disk> SegmentFiles<D> {
         self.open.borrow().cost()
     }
 
+    /// Closes the files of a segment that was freed, once the reads under way have ended: its space returns only then.
+    pub fn forget(&self, segment: SegmentId) {
+        self.forgotten.set(self.forgotten.get() + 1);
+        self.open.borrow_mut().take_range((segment, 0)..=(segment, u8::MAX));
+    }
+
     /// Opens the file of one column, or returns the open one.
     ///
     /// Errors: `NotFound` if the device is not here or has no such file, or the device's own.
@@ -44,8 +52,11 @@ impl<D: Disk> SegmentFiles<D> {
             return Ok(file.clone());
         }
         let disk = self.members.get(&device).ok_or(std::io::ErrorKind::NotFound)?;
+        let forgotten = self.forgotten.get();
         let file = disk.open(&piece_name(segment, usize::from(column))).await?;
-        self.open.borrow_mut().insert((segment, column), file.clone(), 1);
+        if self.forgotten.get() == forgotten {
+            self.open.borrow_mut().insert((segment, column), file.clone(), 1);
+        }
         Ok(file)
     }
 }

@@ -59,6 +59,21 @@ impl KnownChunks {
         self.rows.cost()
     }
 
+    /// Forgets the rows of a segment.
+    pub(crate) fn forget(&mut self, segment: SegmentId) {
+        for gone in self.rows.take_range((segment, RowNumber(0))..=(segment, RowNumber(u64::MAX))) {
+            self.forget_places(gone);
+        }
+    }
+
+    fn forget_places(&mut self, gone: RowChunks) {
+        for (id, location) in gone.chunks {
+            if self.places.get(&id).is_some_and(|(place, _)| *place == location) {
+                self.places.remove(&id);
+            }
+        }
+    }
+
     /// Keeps the chunks of a row; rows that were not used for longest leave.
     pub(crate) fn keep(&mut self, row: RowChunks) {
         for (id, location) in &row.chunks {
@@ -67,13 +82,8 @@ impl KnownChunks {
         let cost = row.chunks.len() * CHUNK_BYTES;
         let key = (row.segment, row.row);
         for gone in self.rows.insert(key, row, cost) {
-            if (gone.segment, gone.row) == key {
-                continue;
-            }
-            for (id, location) in gone.chunks {
-                if self.places.get(&id).is_some_and(|(place, _)| *place == location) {
-                    self.places.remove(&id);
-                }
+            if (gone.segment, gone.row) != key {
+                self.forget_places(gone);
             }
         }
     }
@@ -103,6 +113,11 @@ mod tests {
         assert!(known.confirm(&id, place));
         assert!(!known.confirm(&id, first.chunks[2].1), "another place");
         assert!(!known.confirm(&row(9, 9..10).chunks[0].0, place), "another chunk");
+        known.forget(SegmentId(6));
+        assert!(known.confirm(&id, place));
+        known.forget(SegmentId(7));
+        assert!(!known.confirm(&id, place));
+        known.keep(first.clone());
         // Rows that together exceed the bound, each much smaller than it.
         let chunks = (ROW_TABLES_CACHED_BYTES_MAX / CHUNK_BYTES / 4) as u32;
         for number in 2..8u32 {

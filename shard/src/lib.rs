@@ -22,7 +22,9 @@
 //! * A hit is an answer only after all 32 bytes of the id matched in the row's table.
 //! * Whoever claimed a chunk inserts or abandons it, whatever becomes of the request.
 
+mod blocks;
 mod checkpoint;
+pub mod compact;
 pub mod error;
 pub mod examine;
 pub mod files;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use proto::disk::RowTable;
 use proto::port::{Disk, runtime};
-use proto::{ChunkId, CoreId, DomainId, Location, SegmentId};
+use proto::{ChunkId, CoreId, DomainId, Generation, Location, SegmentId};
 
 use crate::error::{RecoverError, SegmentError, StoreError};
 use crate::known::RowChunks;
@@ -29,6 +29,8 @@ const RESERVE_ATTEMPTS_MAX: usize = 50;
 const RESERVE_PAUSE: Duration = Duration::from_millis(10);
 /// Segments that are recovered at the same time.
 const RECOVERIES_INFLIGHT_MAX: usize = 8;
+/// Displaced copies that a home is asked about together.
+const DISPLACED_ASKED_MAX: usize = 256;
 /// Recovered chunks that are sent to their owners together.
 const RECOVERED_BATCH_CHUNKS: usize = 8192;
 
@@ -67,9 +69,33 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
         Ok(report)
     }
 
+    /// Counts chunks that are stored more than once with the bytes of the copy that answers. Comes when the homes of all
+    /// cores have recovered their segments, and before [`Store::complete`].
+    ///
+    /// Cost: a read for each row that holds an earlier copy.
+    pub async fn count_copies(&self) {
+        let inner = self.inner();
+        let mut displaced = inner.owner.borrow_mut().take_displaced();
+        displaced.sort_unstable_by_key(|displaced| displaced.location);
+        for part in displaced.chunks(DISPLACED_ASKED_MAX) {
+            let mut by_home: BTreeMap<CoreId, Vec<(usize, ChunkId, Location)>> = BTreeMap::new();
+            for (place, displaced) in part.iter().enumerate() {
+                let home = inner.home_of(displaced.location.segment);
+                by_home.entry(home).or_default().push((place, displaced.id, displaced.location));
+            }
+            for (home, asked) in by_home {
+                let ask = move |inner: Rc<Inner<D, L>>| async move { inner.stored_bytes_of(asked).await };
+                for (place, stored_bytes) in inner.peers.call(home, ask).await {
+                    inner.owner.borrow_mut().correct(&part[place], stored_bytes);
+                }
+            }
+        }
+    }
+
     /// Says that the owner on this core has got all chunks: from now on absence may be believed.
     pub fn complete(&self) {
         self.inner().owner.borrow_mut().complete();
+        self.inner().is_complete.set(true);
     }
 }
 
@@ -81,6 +107,27 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     ) -> Result<RecoveredSegment, RecoverError> {
         let options = &self.options;
         recover_segment(listed, &options.members, options.cluster, &*options.keys, depth).await
+    }
+
+    /// The stored bytes of chunks in segments of this home, of those that are found where they should lie; numbered as
+    /// asked.
+    async fn stored_bytes_of(&self, asked: Vec<(usize, ChunkId, Location)>) -> Vec<(usize, u32)> {
+        let mut found = Vec::with_capacity(asked.len());
+        let mut last: Option<(SegmentId, RowPlace, RowTable)> = None;
+        for (number, id, location) in asked {
+            let home = self.home.borrow().get(&location.segment).cloned();
+            let Some(home) = home else { continue };
+            let Some(place) = self.row_place(&home, location).await else { continue };
+            if last.as_ref().is_none_or(|(segment, row, _)| (*segment, row) != (location.segment, &place)) {
+                let Ok(Some(table)) = self.read_table(&home.segment, &place).await else { continue };
+                last = Some((location.segment, place, table));
+            }
+            let Some((_, _, table)) = &last else { continue };
+            let chunk =
+                durable_chunks(location.segment, table).find(|chunk| (chunk.id, chunk.location) == (id, location));
+            found.extend(chunk.map(|chunk| (number, chunk.stored_bytes)));
+        }
+        found
     }
 
     /// Makes a recovered segment one of this home, and enters its chunks.
@@ -104,10 +151,10 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         let home = HomeSegment {
             segment: Arc::new(segment),
             rows: RefCell::new(rows),
-            footers: match &listed.state {
+            footers: RefCell::new(match &listed.state {
                 ListedState::Open => Vec::new(),
                 ListedState::Sealed(footers) => footers.clone(),
-            },
+            }),
             file_bytes: Cell::new(file_bytes),
             settled: Cell::new(true),
         };
@@ -139,18 +186,24 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         self.peers.ask(owner, move |inner: &Inner<D, L>| inner.owner.borrow_mut().recover(&chunks)).await;
     }
 
+    /// Reads the rows of a sealed segment of this home, from its footer if it has one.
+    pub(crate) async fn read_rows(&self, home: &HomeSegment) -> Result<Vec<(RowPlace, RowTable)>, RecoverError> {
+        let segment = &home.segment;
+        let listed = ListedSegment {
+            id: segment.id,
+            members: segment.members.clone(),
+            geometry: segment.geometry,
+            generation: segment.generation,
+            state: ListedState::Sealed(home.footers.borrow().clone()),
+        };
+        let read = self.recover_listed(&listed, Depth::Rows).await?;
+        Ok(read.rows.expect("invariant: rows were asked for"))
+    }
+
     /// Where the row lies that holds `location`, which is in a segment of this home; `None` if there is no such row.
     pub(crate) async fn row_place(&self, home: &HomeSegment, location: Location) -> Option<RowPlace> {
         if home.rows.borrow().is_none() {
-            let segment = &home.segment;
-            let listed = ListedSegment {
-                id: segment.id,
-                members: segment.members.clone(),
-                geometry: segment.geometry,
-                state: ListedState::Sealed(home.footers.clone()),
-            };
-            let read = self.recover_listed(&listed, Depth::Rows).await.ok()?;
-            let places = read.rows?.into_iter().map(|(place, _)| place);
+            let places = self.read_rows(home).await.ok()?.into_iter().map(|(place, _)| place);
             *home.rows.borrow_mut() = Some(places.collect());
         }
         home.rows.borrow().as_ref().and_then(|rows| rows.find(location).cloned())
@@ -162,6 +215,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         &self,
         candidates: &[Member<D>],
         ahead_bytes: u64,
+        generation: Generation,
     ) -> Result<OpenSegment<D>, SegmentError> {
         let options = &self.options;
         let need_bytes = ahead_bytes + options.piece_bytes + options.log.reserve_bytes().await;
@@ -188,6 +242,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             id,
             cluster: options.cluster,
             geometry: options.geometry,
+            generation,
             piece_bytes: options.piece_bytes,
             keys: &*options.keys,
         };
@@ -201,10 +256,14 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     }
 
     /// Opens a segment on the devices that still serve, as long as they are enough.
-    async fn open_segment_somewhere(&self, ahead_bytes: u64) -> Result<OpenSegment<D>, SegmentError> {
+    async fn open_segment_somewhere(
+        &self,
+        ahead_bytes: u64,
+        generation: Generation,
+    ) -> Result<OpenSegment<D>, SegmentError> {
         let mut candidates: Vec<Member<D>> = self.options.members.clone();
         loop {
-            let error = match self.open_segment_on(&candidates, ahead_bytes).await {
+            let error = match self.open_segment_on(&candidates, ahead_bytes, generation).await {
                 Ok(open) => return Ok(open),
                 Err(error) => error,
             };
@@ -217,17 +276,18 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     }
 }
 
-impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
-    fn writer(&self) -> &RowWriter {
-        &self.writer
-    }
-
-    async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError> {
+impl<D: Disk, L: SegmentLog> Inner<D, L> {
+    /// Opens a segment for what was moved as often as `generation` says, if `spare_bytes` stay free besides.
+    pub(crate) async fn open_segment_of(
+        &self,
+        generation: Generation,
+        spare_bytes: u64,
+    ) -> Result<OpenSegment<D>, SegmentError> {
         let need_bytes = self.options.piece_bytes;
         for attempt in 1.. {
             // Whoever comes later counts those before him: of several that want the last room, the first gets it.
             let ahead_bytes = self.options.reserving_bytes.fetch_add(need_bytes, Ordering::SeqCst);
-            let opened = self.open_segment_somewhere(ahead_bytes).await;
+            let opened = self.open_segment_somewhere(ahead_bytes + spare_bytes, generation).await;
             self.options.reserving_bytes.fetch_sub(need_bytes, Ordering::SeqCst);
             match opened {
                 // Those before him may have taken less, or room elsewhere; they are done soon.
@@ -239,16 +299,27 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
         }
         unreachable!("invariant: the last attempt returns")
     }
+}
+
+impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
+    fn writer(&self) -> &RowWriter {
+        &self.writer
+    }
+
+    async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError> {
+        self.open_segment_of(Generation::HOT, 0).await
+    }
 
     async fn seal(&self, segment: OpenSegment<D>) {
         segment.seal(&self.options.log).await;
         self.options.log.settled().await;
     }
 
-    async fn row_durable(&self, home: &HomeSegment, row: &SealedRow) {
+    async fn row_durable(&self, home: &HomeSegment, row: &SealedRow) -> Result<(), StoreError> {
         let segment = home.segment.id;
         self.known.borrow_mut().keep(RowChunks::of(segment, row.place.row, &row.table));
         self.insert(durable_chunks(segment, &row.table).collect()).await;
+        Ok(())
     }
 
     async fn row_failed(&self, ids: Vec<ChunkId>, error: &StoreError) {
@@ -257,14 +328,14 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
 }
 
 /// The chunks of a durable row, without the pages of the index's own checkpoints.
-fn durable_chunks(segment: SegmentId, table: &RowTable) -> impl Iterator<Item = DurableChunk> + '_ {
+pub(crate) fn durable_chunks(segment: SegmentId, table: &RowTable) -> impl Iterator<Item = DurableChunk> + '_ {
     let blocks = table.blocks.iter().filter(|block| block.entry.domain != DomainId::CHECKPOINTS);
     blocks.flat_map(move |block| {
         block.entry.chunks.iter().enumerate().map(move |(ordinal, chunk)| DurableChunk {
             id: chunk.id,
             location: block.location(segment, ordinal as u16),
             plain_bytes: chunk.plain_bytes,
-            stored_bytes: if ordinal == 0 { block.entry.payload_bytes } else { 0 },
+            stored_bytes: block.entry.stored_bytes(ordinal),
         })
     })
 }

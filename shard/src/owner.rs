@@ -42,8 +42,39 @@ pub(crate) struct DurableChunk {
     pub(crate) id: ChunkId,
     pub(crate) location: Location,
     pub(crate) plain_bytes: u32,
-    /// Bytes of its block after compression; 0 for all but the first chunk of a block.
+    /// Its part of the bytes of its block after compression.
     pub(crate) stored_bytes: u32,
+}
+
+/// A chunk that was moved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved {
+    pub(crate) id: ChunkId,
+    pub(crate) from: Location,
+    pub(crate) to: Location,
+    pub(crate) plain_bytes: u32,
+    pub(crate) stored_before: u32,
+    pub(crate) stored_after: u32,
+}
+
+/// What a copy of a chunk is to the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The index names it.
+    Live,
+    /// The index names another copy.
+    Copy(Location),
+    /// The index does not know the chunk.
+    Dead,
+}
+
+/// A recovered copy that a later one took the place of. Its volume was taken off with the stored bytes of the later one,
+/// because its own are not known here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Displaced {
+    pub(crate) id: ChunkId,
+    pub(crate) location: Location,
+    taken_bytes: u32,
 }
 
 /// How much the owners know of.
@@ -103,6 +134,8 @@ pub(crate) struct Owner {
     doubted: BTreeMap<ChunkId, Location>,
     /// Chunks that are not counted where the index names them, if it does, but in these segments.
     counted_in: BTreeMap<ChunkId, SegmentId>,
+    /// See [`Displaced`]; empty but during recovery.
+    displaced: Vec<Displaced>,
     /// By the segment that the index names for them: all segments whose chunks were entered one by one.
     volumes: BTreeMap<SegmentId, Volume>,
     /// In segments that the checkpoint which was loaded at the start covered. One core has it for all, and the others
@@ -118,6 +151,7 @@ impl Owner {
             other_copies: BTreeMap::new(),
             doubted: BTreeMap::new(),
             counted_in: BTreeMap::new(),
+            displaced: Vec::new(),
             volumes: BTreeMap::new(),
             covered: Volume::default(),
         }
@@ -178,10 +212,11 @@ impl Owner {
     /// Enters chunks that recovery found, in any order of their segments.
     pub(crate) fn recover(&mut self, chunks: &[DurableChunk]) {
         for chunk in chunks {
-            let later = match self.index.lookup(&chunk.id) {
-                Lookup::Found(known) => known.max(chunk.location),
-                Lookup::Absent | Lookup::Unknown => chunk.location,
-            };
+            let known = self.known(&chunk.id);
+            let later = known.map_or(chunk.location, |known| known.max(chunk.location));
+            if let Some(location) = known.filter(|known| *known < later && self.displaced.len() < OTHER_COPIES_MAX) {
+                self.displaced.push(Displaced { id: chunk.id, location, taken_bytes: chunk.stored_bytes });
+            }
             self.enter(chunk, later);
         }
     }
@@ -251,14 +286,16 @@ impl Owner {
         }
     }
 
-    /// A copy verified where others did not: it answers from now on.
+    /// A copy verified where others did not: it answers from now on. A chunk that the index does not know stays unknown:
+    /// it may have been condemned while the copy was read.
     pub(crate) fn prefer(&mut self, id: &ChunkId, location: Location) {
-        if let Some(known) = self.known(id).filter(|known| *known != location) {
+        let Some(known) = self.known(id) else { return };
+        self.doubted.remove(id);
+        if known != location {
             self.stay_counted_in(id, known.segment);
             self.remember_copy(*id, known);
+            self.index.insert(id, location);
         }
-        self.doubted.remove(id);
-        self.index.insert(id, location);
     }
 
     /// Where the index says that a chunk lies.
@@ -280,6 +317,68 @@ impl Owner {
     pub(crate) fn next_copy(&self, id: &ChunkId, tried: &[Location]) -> Option<Location> {
         let copies = self.other_copies.get(id).into_iter().flatten().copied();
         self.known(id).into_iter().chain(copies).find(|location| !tried.contains(location))
+    }
+
+    /// What a copy of a chunk at `here` is to the index.
+    pub(crate) fn standing(&self, id: &ChunkId, here: Location) -> Standing {
+        match self.known(id) {
+            Some(location) if location == here => Standing::Live,
+            Some(location) => Standing::Copy(location),
+            None => Standing::Dead,
+        }
+    }
+
+    /// Changes the place of a chunk, if it still lies where it was moved from; returns whether it did.
+    ///
+    /// The pin stays. A chunk that was condemned meanwhile is not entered again: its new copy is garbage. The old copy is not
+    /// remembered, for the new one was verified; so was the old one, which ends any doubt about it.
+    pub(crate) fn relocate(&mut self, chunk: &Moved) -> bool {
+        if !self.index.relocate(&chunk.id, chunk.from, chunk.to) {
+            return false;
+        }
+        let volume = |stored_bytes| Volume {
+            chunks: 1,
+            plain_bytes: u64::from(chunk.plain_bytes),
+            stored_bytes: u64::from(stored_bytes),
+        };
+        let counted_in = self.counted_in.remove(&chunk.id).unwrap_or(chunk.from.segment);
+        let before = self.volumes.get_mut(&counted_in).unwrap_or(&mut self.covered);
+        *before = before.without(volume(chunk.stored_before));
+        *self.volumes.entry(chunk.to.segment).or_default() += volume(chunk.stored_after);
+        self.doubted.remove(&chunk.id);
+        true
+    }
+
+    /// Forgets a further copy of a chunk, after the one that the index names was verified.
+    pub(crate) fn drop_copy(&mut self, id: &ChunkId, location: Location) {
+        if let Some(copies) = self.other_copies.get_mut(id) {
+            copies.remove(&location);
+            if copies.is_empty() {
+                self.other_copies.remove(id);
+            }
+        }
+    }
+
+    /// Whether an entry or a remembered copy lies in `segment`.
+    pub(crate) fn names(&self, segment: SegmentId) -> bool {
+        self.index.chunks_in(segment) > 0 || self.other_copies.values().flatten().any(|copy| copy.segment == segment)
+    }
+
+    /// A segment is gone; nothing here names it.
+    pub(crate) fn forget_segment(&mut self, segment: SegmentId) {
+        self.volumes.remove(&segment);
+    }
+
+    /// Chunks that recovery counted with the length of another copy: see [`Displaced`].
+    pub(crate) fn take_displaced(&mut self) -> Vec<Displaced> {
+        std::mem::take(&mut self.displaced)
+    }
+
+    /// Counts a displaced copy with its own stored bytes.
+    pub(crate) fn correct(&mut self, displaced: &Displaced, stored_bytes: u32) {
+        let taken = u64::from(displaced.taken_bytes).wrapping_sub(u64::from(stored_bytes));
+        let volume = self.volumes.entry(displaced.location.segment).or_default();
+        volume.stored_bytes = volume.stored_bytes.wrapping_add(taken);
     }
 
     /// Keeps the place of a copy that the index no longer names. After a restart nobody knows which of two copies was
@@ -417,6 +516,71 @@ mod tests {
             order.iter().for_each(|segment| owner.recover(&[chunk(id, *segment)]));
             assert_eq!(owner.next_copy(&id, &[]), Some(location(2)));
             assert_eq!(owner.next_copy(&id, &[location(2)]), Some(location(1)));
+        }
+    }
+
+    fn moved(id: ChunkId, from: u64, to: u64) -> Moved {
+        let (from, to) = (location(from), location(to));
+        Moved { id, from, to, plain_bytes: 10, stored_before: 5, stored_after: 2 }
+    }
+
+    #[test]
+    fn a_moved_chunk_is_found_and_counted_where_it_went_and_waits_for_nobody() {
+        let id = ChunkId([1; 32]);
+        let mut owner = owner();
+        owner.insert(&[chunk(id, 1)]);
+        owner.forget(&id, location(1));
+        assert!(owner.relocate(&moved(id, 1, 7)));
+        assert!(matches!(ask(&mut owner, A, id, None), Claim::Candidate(at) if at == location(7)));
+        let after = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 2 };
+        assert_eq!((owner.volume(|_| true), owner.volume(|segment| segment == SegmentId(7))), (after, after));
+        assert!(!owner.names(SegmentId(1)) && owner.names(SegmentId(7)));
+        assert!(owner.segments_of_copies().is_empty(), "the old place is not remembered");
+    }
+
+    #[test]
+    fn what_was_condemned_or_stored_again_meanwhile_is_not_moved() {
+        let (dead, again) = (ChunkId([1; 32]), ChunkId([2; 32]));
+        let mut owner = owner();
+        owner.insert(&[chunk(dead, 1), chunk(again, 1)]);
+        owner.index.remove(&dead, location(1));
+        assert!(matches!(ask(&mut owner, A, again, Some(location(1))), Claim::Yours));
+        owner.insert(&[chunk(again, 2)]);
+        let before = owner.volume(|_| true);
+        assert!(!owner.relocate(&moved(dead, 1, 7)) && !owner.relocate(&moved(again, 1, 7)));
+        assert_eq!(owner.standing(&dead, location(7)), Standing::Dead);
+        assert_eq!(owner.standing(&again, location(1)), Standing::Copy(location(2)));
+        assert_eq!((owner.standing(&again, location(2)), owner.volume(|_| true)), (Standing::Live, before));
+    }
+
+    #[test]
+    fn a_writer_that_waits_for_a_chunk_does_not_lose_it_to_a_move() {
+        let id = ChunkId([1; 32]);
+        let mut owner = owner();
+        owner.insert(&[chunk(id, 1)]);
+        // It could not be confirmed at its old place, which was being freed.
+        assert!(matches!(ask(&mut owner, A, id, Some(location(1))), Claim::Yours));
+        let Claim::Underway { mut durable, .. } = ask(&mut owner, B, id, None) else { panic!("not underway") };
+        assert!(owner.relocate(&moved(id, 1, 7)));
+        assert!(durable.try_recv().expect("the writer is there").is_none());
+        owner.insert(&[chunk(id, 8)]);
+        assert_eq!(durable.try_recv().expect("told").map(Result::ok), Some(Some(location(8))));
+        assert_eq!(owner.next_copy(&id, &[location(8)]), Some(location(7)));
+    }
+
+    #[test]
+    fn recovered_copies_of_unequal_length_are_counted_as_the_one_that_answers() {
+        let id = ChunkId([1; 32]);
+        let short = DurableChunk { stored_bytes: 2, ..chunk(id, 7) };
+        for order in [[chunk(id, 1), short], [short, chunk(id, 1)]] {
+            let mut owner = owner();
+            order.iter().for_each(|chunk| owner.recover(&[*chunk]));
+            for displaced in owner.take_displaced() {
+                assert_eq!(displaced.location, location(1));
+                owner.correct(&displaced, 5);
+            }
+            assert_eq!(owner.volume(|_| true).stored_bytes, 2);
+            assert_eq!(owner.volume(|segment| segment == SegmentId(1)), Volume::default());
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Reading: a chunk at its location, and the row tables that confirm duplicates.
 
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use chunk::OpenedBlock;
 use proto::disk::{FixedHeader, PieceHeader, RowTable};
 use proto::limits::SECTOR_BYTES;
 use proto::port::{AlignedBuf, Disk, DiskFile};
-use proto::{ChunkId, CoreId, Location, SegmentId};
+use proto::{ChunkId, CoreId, Generation, Location, SegmentId};
 
+use crate::blocks::{Asked, DecodedBlock, DecodedBlocks};
 use crate::error::ReadError;
 use crate::known::RowChunks;
 use crate::row::{RowPlace, open_table, table_of};
@@ -56,30 +59,71 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         read
     }
 
-    async fn read_at(&self, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
-        let corrupt = |what: &str| ReadError::Corrupt { location, what: what.to_owned() };
+    /// Reads a chunk at `location` and nowhere else.
+    pub(crate) async fn read_at(&self, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
         let segment = self.segment(location.segment).await?;
-        let mut buf = self.read_piece(&segment, location.column, location.read_offset(), location.read_bytes()).await?;
-        let start = location.offset as usize % SECTOR_BYTES;
-        let bytes = buf.get_mut(start..).ok_or_else(|| corrupt("the block lies beyond the end of the segment"))?;
-        let block = chunk::open_block(&*segment.cipher, bytes).map_err(|error| corrupt(&error.to_string()))?;
+        let corrupt = |what: &str| ReadError::Corrupt { location, what: what.to_owned() };
         let ordinal = usize::from(location.ordinal);
-        let found = block.entry.chunks.get(ordinal).ok_or_else(|| corrupt("the block has fewer chunks"))?;
+        if segment.generation != Generation::HOT {
+            let block = self.block(&segment, location).await?;
+            return block.chunk(id, ordinal).map(<[u8]>::to_vec).map_err(corrupt);
+        }
+        let mut sectors = self.read_sectors(&segment, location).await?;
+        let opened = open_at(&segment, location, &mut sectors)?;
+        let found = opened.entry.chunks.get(ordinal).ok_or_else(|| corrupt("the block has fewer chunks"))?;
         if found.id != *id {
             return Err(corrupt("the block holds another chunk"));
         }
-        chunk::decode_chunk(&block.entry, block.payload, ordinal).map_err(|error| corrupt(&error.to_string()))
+        chunk::decode_chunk(&opened.entry, opened.payload, ordinal).map_err(|error| corrupt(&error.to_string()))
+    }
+
+    /// The block at `location`, decoded whole: kept here, from whoever reads it now, or read.
+    ///
+    /// Whoever reads one chunk of it mostly wants others soon, or did a moment ago.
+    async fn block(&self, segment: &Segment, location: Location) -> Result<Rc<DecodedBlock>, ReadError> {
+        loop {
+            let asked = DecodedBlocks::ask(&self.blocks, location);
+            match asked {
+                Asked::Here(block) => return Ok(block),
+                Asked::Underway(told) => {
+                    if let Ok(block) = told.await {
+                        return Ok(block);
+                    }
+                }
+                Asked::Yours(reading) => {
+                    let mut sectors = self.read_sectors(segment, location).await?;
+                    let block = Rc::new(decode_at(segment, location, &mut sectors)?);
+                    reading.done(block.clone());
+                    return Ok(block);
+                }
+            }
+        }
+    }
+
+    /// Reads the sectors that hold the block at `location`.
+    pub(crate) async fn read_sectors(&self, segment: &Segment, location: Location) -> Result<AlignedBuf, ReadError> {
+        self.read_piece(segment, location.column, location.read_offset(), location.read_bytes()).await
     }
 
     /// What is needed to read a segment, from its home the first time.
-    async fn segment(&self, id: SegmentId) -> Result<Arc<Segment>, ReadError> {
-        let home = self.home_of(id);
+    pub(crate) async fn segment(&self, id: SegmentId) -> Result<Arc<Segment>, ReadError> {
+        if self.gone.borrow_mut().get(&id).is_some() {
+            return Err(ReadError::Stale(id));
+        }
         if let Some(known) = self.foreign.borrow().get(&id) {
             return Ok(known.clone());
         }
+        let home = self.home_of(id);
         let found = self.peers.ask(home, move |inner: &Inner<D, L>| inner.segment_here(id)).await;
-        let segment = found.ok_or(ReadError::Stale(id))?;
-        if home != self.peers.me() {
+        let Some(segment) = found else {
+            // While homes recover their segments they know less than there is.
+            if self.is_complete.get() {
+                self.gone.borrow_mut().insert(id, (), 1);
+            }
+            return Err(ReadError::Stale(id));
+        };
+        // It may have been freed while the answer was on its way.
+        if home != self.peers.me() && self.gone.borrow_mut().get(&id).is_none() {
             self.foreign.borrow_mut().insert(id, segment.clone());
         }
         Ok(segment)
@@ -90,7 +134,9 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     }
 
     /// Reads `bytes` bytes at sector-aligned `offset` of a segment file; fewer at its end.
-    async fn read_piece(
+    ///
+    /// Errors: [`ReadError::Stale`] if the segment was freed meanwhile.
+    pub(crate) async fn read_piece(
         &self,
         segment: &Segment,
         column: u8,
@@ -99,11 +145,21 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     ) -> Result<AlignedBuf, ReadError> {
         let device = *segment.members.get(usize::from(column)).ok_or(ReadError::Stale(segment.id))?;
         let failed = |source| ReadError::Device { device, segment: segment.id, source: Arc::new(source) };
-        let file = self.files.file(segment.id, column, device).await.map_err(failed)?;
+        let file = match self.files.file(segment.id, column, device).await {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.is_gone(segment.id).await => {
+                return Err(ReadError::Stale(segment.id));
+            }
+            file => file.map_err(failed)?,
+        };
         let disk = self.files.disk(device).expect("invariant: an open file has a device");
         let (read, mut buf) = file.read_at(disk.buffer(bytes), offset).await;
         buf.set_len(read.map_err(failed)?);
         Ok(buf)
+    }
+
+    /// Whether the home of a segment does not know it any more.
+    async fn is_gone(&self, id: SegmentId) -> bool {
+        self.peers.ask(self.home_of(id), move |inner: &Inner<D, L>| inner.segment_here(id)).await.is_none()
     }
 
     /// Whether a row's table names exactly this chunk at this location.
@@ -132,7 +188,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     }
 
     /// Reads a row's table from its first piece.
-    async fn read_table(&self, segment: &Segment, place: &RowPlace) -> Result<Option<RowTable>, ReadError> {
+    pub(crate) async fn read_table(&self, segment: &Segment, place: &RowPlace) -> Result<Option<RowTable>, ReadError> {
         let piece = place.pieces[0];
         let offset = u64::from(piece.offset_sectors) * SECTOR_BYTES as u64;
         let mut buf = self.read_piece(segment, piece.column, offset, TABLE_READ_BYTES).await?;
@@ -148,4 +204,28 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         let Some(sealed) = table_of(&header, &buf) else { return Ok(None) };
         Ok(open_table(&*segment.cipher, segment.tag, place.row, segment.geometry, sealed))
     }
+}
+
+/// Opens the block at `location` in the sectors that were read for it.
+pub(crate) fn open_at<'a>(
+    segment: &Segment,
+    location: Location,
+    sectors: &'a mut AlignedBuf,
+) -> Result<OpenedBlock<'a>, ReadError> {
+    let corrupt = |what: &str| ReadError::Corrupt { location, what: what.to_owned() };
+    let start = location.offset as usize % SECTOR_BYTES;
+    let bytes = sectors.get_mut(start..).ok_or_else(|| corrupt("the block lies beyond the end of the segment"))?;
+    chunk::open_block(&*segment.cipher, bytes).map_err(|error| corrupt(&error.to_string()))
+}
+
+/// Opens and decodes the block at `location` in the sectors that were read for it.
+pub(crate) fn decode_at(
+    segment: &Segment,
+    location: Location,
+    sectors: &mut AlignedBuf,
+) -> Result<DecodedBlock, ReadError> {
+    let OpenedBlock { entry, payload, .. } = open_at(segment, location, sectors)?;
+    let plain = chunk::decompress(entry.codec, payload, entry.plain_bytes());
+    let plain = plain.map_err(|error| ReadError::Corrupt { location, what: error.to_string() })?;
+    Ok(DecodedBlock { entry, plain })
 }

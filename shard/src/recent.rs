@@ -1,6 +1,7 @@
 //! A map of bounded cost that forgets what was not used for longest.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// See the module. Both operations cost a logarithm of the number of entries.
 #[derive(Debug)]
@@ -40,6 +41,19 @@ impl<K: Ord + Clone, V> Recent<K, V> {
         entry.used = self.uses;
         self.order.insert(self.uses, key.clone());
         Some(&entry.value)
+    }
+
+    /// Removes the entries of a range of keys, and returns their values.
+    pub fn take_range(&mut self, range: RangeInclusive<K>) -> Vec<V> {
+        let keys: Vec<K> = self.entries.range(range).map(|(key, _)| key.clone()).collect();
+        let taken = keys.iter().filter_map(|key| self.entries.remove(key));
+        let mut values = Vec::with_capacity(keys.len());
+        for entry in taken {
+            self.order.remove(&entry.used);
+            self.cost -= entry.cost;
+            values.push(entry.value);
+        }
+        values
     }
 
     /// Inserts or replaces a value; the entries used least recently leave until the cost is in its bound. The newest
@@ -87,5 +101,16 @@ mod tests {
         assert_eq!(recent.insert(4, 'e', 9), ['a', 'd']);
         assert_eq!(recent.get(&3), None);
         assert_eq!(recent.get(&4), Some(&'e'), "the newest stays");
+    }
+
+    #[test]
+    fn a_range_that_was_taken_costs_nothing() {
+        let mut recent = Recent::new(9);
+        (1..=4).for_each(|key| drop(recent.insert(key, key, 2)));
+        assert_eq!(recent.take_range(2..=3), [2, 3]);
+        assert_eq!((recent.cost(), recent.get(&2)), (4, None));
+        assert_eq!(recent.get(&4), Some(&4));
+        assert!(recent.insert(5, 5, 5).is_empty());
+        assert_eq!(recent.insert(6, 6, 1), [1], "the order forgot them too");
     }
 }

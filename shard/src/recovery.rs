@@ -14,7 +14,7 @@ use proto::disk::{FixedHeader, FooterHeader, HEADER_BYTES, NonceKind, PieceHeade
 use proto::limits::{SECTOR_BYTES, SEGMENT_PIECE_BYTES};
 use proto::planted::{self, Bug};
 use proto::port::{AlignedBuf, Cipher, Disk, DiskFile, KeyProvider, WrappedKey};
-use proto::{ClusterId, DeviceId, Geometry, RowNumber, SegmentId};
+use proto::{ClusterId, DeviceId, Generation, Geometry, RowNumber, SegmentId};
 
 use crate::error::RecoverError;
 use crate::row::{PiecePlace, RowPlace, open_table, verify_piece};
@@ -37,6 +37,8 @@ pub struct ListedSegment {
     pub members: Vec<DeviceId>,
     /// Its geometry.
     pub geometry: Geometry,
+    /// How often what it holds was moved.
+    pub generation: Generation,
     /// Whether appends may have been under way when the node stopped.
     pub state: ListedState,
 }
@@ -95,7 +97,14 @@ pub async fn recover_segment<D: Disk>(
         columns.push(Column { column: column as u8, device: *device, file, bytes });
     }
     let (header, cipher) = read_header(listed, &columns[0], cluster, keys).await?;
-    let segment = Segment { id, tag: header.tag, geometry: listed.geometry, members: listed.members.clone(), cipher };
+    let segment = Segment {
+        id,
+        tag: header.tag,
+        geometry: listed.geometry,
+        generation: listed.generation,
+        members: listed.members.clone(),
+        cipher,
+    };
     let file_bytes = columns.iter().map(|column| column.bytes).sum();
     let mut recovered = RecoveredSegment { segment, rows: None, file_bytes, newly_sealed: false, warnings: Vec::new() };
     if depth == Depth::Header && listed.state != ListedState::Open {

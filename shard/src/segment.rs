@@ -20,7 +20,7 @@ use proto::disk::{
 use proto::limits::SECTOR_BYTES;
 use proto::planted::{self, Bug};
 use proto::port::{AlignedBuf, Cipher, Disk, DiskFile, KeyProvider, runtime};
-use proto::{ClusterId, DeviceId, Geometry, RowNumber, SegmentId, SegmentTag};
+use proto::{ClusterId, DeviceId, Generation, Geometry, RowNumber, SegmentId, SegmentTag};
 use zerocopy::IntoBytes;
 
 use crate::error::{LogError, SegmentError, StoreError};
@@ -46,6 +46,8 @@ pub struct SegmentOpened {
     pub members: Vec<DeviceId>,
     /// Its geometry.
     pub geometry: Geometry,
+    /// How often what it will hold was moved.
+    pub generation: Generation,
 }
 
 /// Where openings and seals of segments are made durable (the metadata log).
@@ -71,6 +73,8 @@ pub struct Segment {
     pub tag: SegmentTag,
     /// Its geometry.
     pub geometry: Geometry,
+    /// How often what it holds was moved: blocks of several chunks lie only where that is not 0.
+    pub generation: Generation,
     /// The device of each column.
     pub members: Vec<DeviceId>,
     /// The cipher under the segment's key.
@@ -90,8 +94,8 @@ pub struct HomeSegment {
     pub segment: Arc<Segment>,
     /// Its durable rows; `None` until somebody needs those of a segment that a checkpoint of the index covered.
     pub rows: RefCell<Option<Rows>>,
-    /// Offset of each column's footer as the start found it listed; none if it has no footer.
-    pub footers: Vec<u64>,
+    /// Offset of each column's footer; none if it has no footer.
+    pub footers: RefCell<Vec<u64>>,
     /// Bytes of its files on all devices.
     pub file_bytes: Cell<u64>,
     /// It is listed as sealed, and the owners have all its chunks: a checkpoint of the index may cover it. Any other
@@ -116,6 +120,8 @@ pub struct SegmentSpec<'a> {
     pub cluster: ClusterId,
     /// The geometry.
     pub geometry: Geometry,
+    /// How often what it will hold was moved.
+    pub generation: Generation,
     /// Bytes reserved for each piece.
     pub piece_bytes: u64,
     /// The ring keys.
@@ -165,7 +171,12 @@ impl<D: Disk> OpenSegment<D> {
                 return Err(error);
             }
         };
-        let opened = SegmentOpened { segment: spec.id, members: devices.clone(), geometry: spec.geometry };
+        let opened = SegmentOpened {
+            segment: spec.id,
+            members: devices.clone(),
+            geometry: spec.geometry,
+            generation: spec.generation,
+        };
         match log.opened(opened).await {
             Ok(()) => {}
             Err(LogError::NoSpace) => {
@@ -182,12 +193,18 @@ impl<D: Disk> OpenSegment<D> {
             }
         }
         let columns = members.len();
-        let segment =
-            Segment { id: spec.id, tag, geometry: spec.geometry, members: devices, cipher: spec.keys.cipher(&key) };
+        let segment = Segment {
+            id: spec.id,
+            tag,
+            geometry: spec.geometry,
+            generation: spec.generation,
+            members: devices,
+            cipher: spec.keys.cipher(&key),
+        };
         let home = HomeSegment {
             segment: Arc::new(segment),
             rows: RefCell::new(Some(Rows::default())),
-            footers: Vec::new(),
+            footers: RefCell::default(),
             file_bytes: Cell::new(spec.piece_bytes * columns as u64),
             settled: Cell::new(false),
         };
@@ -282,7 +299,7 @@ impl<D: Disk> OpenSegment<D> {
 
     /// Gives back what is reserved after the last durable row of a segment that takes no more appends, as far as the
     /// devices allow; recovery does the same.
-    async fn release(&self) {
+    pub(crate) async fn release(&self) {
         let mut file_bytes = 0;
         for (file, cursor) in self.files.iter().zip(&self.cursors) {
             let released = file.set_len(*cursor).await.is_ok();
@@ -325,7 +342,8 @@ impl<D: Disk> OpenSegment<D> {
                 return;
             }
         }
-        if log.sealed(segment.id, self.cursors).await.is_ok() {
+        if log.sealed(segment.id, self.cursors.clone()).await.is_ok() {
+            *self.home.footers.borrow_mut() = self.cursors;
             self.home.file_bytes.set(file_bytes);
             self.home.settled.set(true);
         }
@@ -357,6 +375,26 @@ async fn remove_pieces<D: Disk>(segment: SegmentId, members: &[Member<D>]) {
     for (column, member) in members.iter().enumerate() {
         let _ = member.disk.remove(&piece_name(segment, column)).await;
     }
+}
+
+/// Removes the files of a freed segment on its `members` and makes that durable. Files that are gone already are no error.
+///
+/// Errors: the first device's; the other devices were tried all the same.
+pub async fn remove_files<D: Disk>(
+    segment: SegmentId,
+    members: &[Member<D>],
+) -> Result<(), (DeviceId, std::io::Error)> {
+    let mut failed = Ok(());
+    for (column, member) in members.iter().enumerate() {
+        let removed = match member.disk.remove(&piece_name(segment, column)).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => member.disk.sync_dir(SEGMENT_DIR).await,
+        };
+        if let Err(error) = removed {
+            failed = failed.and(Err((member.device, error)));
+        }
+    }
+    failed
 }
 
 /// Creates one column's file with its header, durably.

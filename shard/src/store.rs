@@ -21,15 +21,17 @@ use ec::Code;
 use futures_channel::oneshot;
 use futures_util::future::{Either, join_all, select};
 use net::mailbox::{Cores, MailboxEnd};
-use proto::limits::SEGMENT_PIECE_BYTES;
+use proto::limits::{GONE_SEGMENTS_MAX, SEGMENT_PIECE_BYTES, SEGMENTS_OPEN_MAX};
 use proto::port::{Disk, KeyProvider, runtime};
 use proto::{ChunkId, ClusterId, CoreId, Geometry, Location, SegmentId, VirtualShard};
 
+use crate::blocks::DecodedBlocks;
 use crate::checkpoint::new_owner;
 use crate::error::{ReadError, StoreError};
 use crate::files::SegmentFiles;
 use crate::known::KnownChunks;
 use crate::owner::{Claim, DurableChunk, Owner, Wanted, at_least_nothing};
+use crate::recent::Recent;
 use crate::row::CompressedBlock;
 use crate::segment::{HomeSegment, Member, Segment, SegmentLog};
 use crate::writer::{RowWriter, start_lanes};
@@ -123,6 +125,8 @@ pub struct StoreLoad {
     pub row_queue_bytes_max: u64,
     /// Bytes of row tables that are kept; up to [`proto::limits::ROW_TABLES_CACHED_BYTES_MAX`].
     pub row_tables_bytes: u64,
+    /// Bytes of decoded blocks that are kept; up to [`proto::limits::DECODED_BLOCKS_BYTES_MAX`].
+    pub decoded_blocks_bytes: u64,
     /// Segment files that are open; up to [`proto::limits::SEGMENT_FILES_OPEN_MAX`].
     pub segment_files_open: u64,
     /// Chunks that are remembered because of damage; up to [`crate::DAMAGED_CHUNKS_MAX`].
@@ -137,6 +141,7 @@ impl StoreLoad {
             claims: self.claims + other.claims,
             row_queue_bytes_max: self.row_queue_bytes_max.max(other.row_queue_bytes_max),
             row_tables_bytes: self.row_tables_bytes.max(other.row_tables_bytes),
+            decoded_blocks_bytes: self.decoded_blocks_bytes.max(other.decoded_blocks_bytes),
             segment_files_open: self.segment_files_open.max(other.segment_files_open),
             damaged_chunks: self.damaged_chunks.max(other.damaged_chunks),
             calls_underway_max: self.calls_underway_max.max(other.calls_underway_max),
@@ -155,6 +160,11 @@ pub struct Inner<D: Disk, L: SegmentLog> {
     pub(crate) foreign: RefCell<BTreeMap<SegmentId, Arc<Segment>>>,
     pub(crate) owner: RefCell<Owner>,
     pub(crate) known: RefCell<KnownChunks>,
+    pub(crate) blocks: Rc<RefCell<DecodedBlocks>>,
+    /// Segments that were freed, as far as is remembered.
+    pub(crate) gone: RefCell<Recent<SegmentId, ()>>,
+    /// All cores have recovered their segments.
+    pub(crate) is_complete: Cell<bool>,
     pub(crate) writer: RowWriter,
     /// Counter of the next segment: those of one core differ by the number of cores.
     pub(crate) next_segment: Cell<u64>,
@@ -195,6 +205,9 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
             foreign: RefCell::default(),
             owner: RefCell::new(new_owner(peers.me(), peers.count())),
             known: RefCell::default(),
+            blocks: Rc::default(),
+            gone: RefCell::new(Recent::new(GONE_SEGMENTS_MAX)),
+            is_complete: Cell::new(false),
             writer: RowWriter::new(options.piece_bytes),
             next_segment: Cell::new(u64::from(peers.me().0) + peers.count() as u64),
             opening: RefCell::default(),
@@ -204,7 +217,7 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
             options,
         });
         inner.peers.start(inner.clone());
-        start_lanes::<D>(&inner, &Rc::new(code));
+        start_lanes::<D>(&inner, &Rc::new(code), SEGMENTS_OPEN_MAX);
         Store { inner }
     }
 
@@ -321,6 +334,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
                     }
                     Claim::Yours => {
                         let block = block(place);
+                        assert_eq!(block.entry.chunks.len(), 1, "invariant: at ingest a block holds one chunk");
                         let waiting_bytes = block.column_bytes();
                         let durable = self.writer.push(block).unwrap_or_else(|| {
                             refused.push(wanted.id);
@@ -405,6 +419,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             claims: owner.claims() as u64,
             row_queue_bytes_max: self.writer.waiting_bytes_max() as u64,
             row_tables_bytes: self.known.borrow().memory_bytes() as u64,
+            decoded_blocks_bytes: self.blocks.borrow().memory_bytes() as u64,
             segment_files_open: self.files.open_files() as u64,
             damaged_chunks: owner.damaged() as u64,
             calls_underway_max: self.peers.calls_underway_max(),

@@ -1,6 +1,6 @@
 //! Group commit of data: blocks gather into rows, rows become durable, writers learn where their chunks lie.
 //!
-//! Two lanes, each with an open segment of its own, take turns: while one row syncs, the next gathers. A row is cut
+//! At ingest two lanes, each with an open segment of its own, take turns: while one row syncs, the next gathers. A row is cut
 //! when its blocks reach [`row_bytes_target`], or as soon as somebody waits for one of them.
 //!
 //! On a full disk a lane may get no segment while the other still has one. It gives its row back then, and takes none
@@ -13,9 +13,7 @@ use std::rc::Rc;
 use ec::Code;
 use futures_channel::oneshot;
 use proto::disk::RowTable;
-use proto::limits::{
-    CHUNK_BYTES_MAX, ROW_BLOCKS_MAX, ROW_PAYLOAD_BYTES_TARGET, ROW_QUEUE_BYTES_MAX, SEGMENTS_OPEN_MAX,
-};
+use proto::limits::{CHUNK_BYTES_MAX, ROW_BLOCKS_MAX, ROW_PAYLOAD_BYTES_TARGET, ROW_QUEUE_BYTES_MAX};
 use proto::port::{Disk, runtime};
 use proto::{ChunkId, Location};
 
@@ -45,8 +43,9 @@ pub(crate) trait RowSink<D: Disk>: 'static {
     async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError>;
     /// Seals a segment whose rows were all handed over.
     async fn seal(&self, segment: OpenSegment<D>);
-    /// Called once all pieces are durable, before the writers learn of it.
-    async fn row_durable(&self, segment: &HomeSegment, row: &SealedRow);
+    /// Called once all pieces are durable, before the writers learn of it. After an error they learn that instead, and the
+    /// segment takes no more rows.
+    async fn row_durable(&self, segment: &HomeSegment, row: &SealedRow) -> Result<(), StoreError>;
     /// Called when a row could not be made durable.
     async fn row_failed(&self, ids: Vec<ChunkId>, error: &StoreError);
 }
@@ -97,9 +96,8 @@ impl RowWriter {
         self.room.until(has_room).await;
     }
 
-    /// Queues a block of one chunk. `None` if nothing more is taken.
+    /// Queues a block; its waiter learns where its first chunk lies. `None` if nothing more is taken.
     pub(crate) fn push(&self, block: CompressedBlock) -> Option<oneshot::Receiver<Result<Location, StoreError>>> {
-        assert_eq!(block.entry.chunks.len(), 1, "invariant: at ingest a block holds one chunk");
         let (done, durable) = oneshot::channel();
         let mut queue = self.queue.borrow_mut();
         if queue.closing {
@@ -189,8 +187,8 @@ impl RowWriter {
 }
 
 /// Starts the lanes of a sink's writer.
-pub(crate) fn start_lanes<D: Disk>(sink: &Rc<impl RowSink<D>>, code: &Rc<Code>) {
-    for _ in 0..SEGMENTS_OPEN_MAX {
+pub(crate) fn start_lanes<D: Disk>(sink: &Rc<impl RowSink<D>>, code: &Rc<Code>, lanes: usize) {
+    for _ in 0..lanes {
         sink.writer().queue.borrow_mut().lanes += 1;
         let (sink, code) = (sink.clone(), code.clone());
         runtime::spawn(async move {
@@ -217,7 +215,8 @@ async fn run_lane<D: Disk>(sink: &impl RowSink<D>, code: &Code) {
             continue;
         }
         if let Err(error) = &written {
-            sink.row_failed(blocks.iter().map(|block| block.entry.chunks[0].id).collect(), error).await;
+            let ids = blocks.iter().flat_map(|block| block.entry.chunks.iter().map(|chunk| chunk.id)).collect();
+            sink.row_failed(ids, error).await;
         }
         for (number, waiter) in waiters.into_iter().enumerate() {
             // A caller that went away does not matter: the chunk is stored and indexed all the same.
@@ -256,7 +255,11 @@ async fn write_row<D: Disk>(
             return Err(error);
         }
     };
-    sink.row_durable(&segment.home, &row).await;
+    if let Err(error) = sink.row_durable(&segment.home, &row).await {
+        sink.writer().segment_ended();
+        segment.release().await;
+        return Err(error);
+    }
     let id = segment.home.segment.id;
     let locations = row.table.blocks.iter().map(|block| block.location(id, 0)).collect();
     *open = Some(segment);

@@ -39,6 +39,7 @@ fn keys_and_records_are_frozen() {
         k: 1,
         m: 0,
         stream: 0x52,
+        generation: 0x54,
         now_ns: 0x53,
     };
     let commands = [

@@ -23,7 +23,7 @@ pub(super) fn create_domain(txn: &mut impl KvTxn, command: &Command) -> Result<R
 
 /// Lists a segment.
 pub(super) fn open_segment(txn: &mut impl KvTxn, command: &Command) -> Result<Response, MetaError> {
-    let Command::OpenSegment { segment, members, k, m, stream, now_ns } = command else {
+    let Command::OpenSegment { segment, members, k, m, stream, generation, now_ns } = command else {
         unreachable!("invariant: the caller matched the command");
     };
     if Geometry::new(*k, *m).is_none_or(|geometry| geometry.columns() != members.len()) {
@@ -40,6 +40,7 @@ pub(super) fn open_segment(txn: &mut impl KvTxn, command: &Command) -> Result<Re
         m: *m,
         stream: *stream,
         opened_ns: *now_ns,
+        generation: *generation,
         state: SegmentState::Open,
     };
     store(txn, key, &record);

@@ -659,6 +659,7 @@ fn segments_go_from_open_to_sealed_to_freed() {
         k,
         m,
         stream: 4,
+        generation: 1,
         now_ns: 5,
     };
     let seal = |segment, offsets: &[u64]| Command::SealSegment {

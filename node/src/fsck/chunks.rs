@@ -4,7 +4,7 @@
 //!   0   the chunk's id, hashed: two of n chunks are mistaken with a chance of n / 2^64
 //!   8   segment's place in the list 25 | standing 1 | column 6 | offset/64 20 | ordinal 12
 //!  16   plain bytes
-//!  20   stored bytes: those of its block after compression; 0 for all but the first chunk of a block
+//!  20   stored bytes: its part of those of its block after compression
 //! ```
 
 use proto::checksum::checksum;
@@ -40,7 +40,7 @@ const _: () = assert!(size_of::<Entry>() == 24);
 pub(crate) struct ChunkBytes {
     /// As it was stored.
     pub(crate) plain_bytes: u32,
-    /// After compression; 0 for all but the first chunk of a block.
+    /// Its part of its block after compression.
     pub(crate) stored_bytes: u32,
 }
 
@@ -125,13 +125,13 @@ impl ChunkSet {
         self.entries.sort_unstable();
     }
 
-    /// What the index of a start holds: each chunk once, however often it is stored. Lookups come after [`Self::seal`],
-    /// and so does this.
+    /// What the index of a start holds: each chunk once, however often it is stored, at the last of its places. Lookups
+    /// come after [`Self::seal`], and so does this.
     pub(crate) fn distinct(&self) -> Volume {
         let mut sum = Volume::default();
         let mut last = None;
         let is_indexed = |entry: &&Entry| standing(u64::from(entry.place[0]) << 32) == Standing::Indexed;
-        for entry in self.entries.iter().filter(is_indexed) {
+        for entry in self.entries.iter().rev().filter(is_indexed) {
             if last.replace(entry.id) != Some(entry.id) {
                 sum.chunks += 1;
                 sum.plain_bytes += u64::from(entry.plain_bytes);

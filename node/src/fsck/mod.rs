@@ -28,7 +28,7 @@ use meta::{OfflineMeta, OpenError, Pair, Remark, SegmentRecord, SegmentState, So
 use proto::disk::{FixedHeader, PieceHeader, SUPERBLOCK_HAS_METADATA};
 use proto::limits::SECTOR_BYTES;
 use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider};
-use proto::{ClusterId, DomainId, Geometry};
+use proto::{ClusterId, DomainId, Generation, Geometry};
 use shard::examine::Depth;
 use shard::recovery::{ListedSegment, ListedState};
 use shard::segment::{SEGMENT_DIR, piece_name};
@@ -375,7 +375,8 @@ pub(crate) fn listed(record: SegmentRecord) -> Option<ListedSegment> {
         SegmentState::Sealed { footer_offsets } => ListedState::Sealed(footer_offsets),
         SegmentState::Freed => return None,
     };
-    Some(ListedSegment { id: record.segment, members: record.members, geometry, state })
+    let generation = Generation(record.generation);
+    Some(ListedSegment { id: record.segment, members: record.members, geometry, generation, state })
 }
 
 /// Whether a segment file that nobody lists begins with a row, as the node's start asks.

@@ -368,7 +368,7 @@ impl<D: Disk> Looking<'_, D> {
             let location = Location { segment, column: block.column, offset: block.offset, sectors: 0, ordinal };
             self.findings.totals.chunks += 1;
             self.findings.totals.plain_bytes += u64::from(chunk.plain_bytes);
-            let stored_bytes = if ordinal == 0 { block.entry.payload_bytes } else { 0 };
+            let stored_bytes = block.entry.stored_bytes(usize::from(ordinal));
             let bytes = ChunkBytes { plain_bytes: chunk.plain_bytes, stored_bytes };
             self.findings.chunks.add(&chunk.id, bytes, location, standing);
         }

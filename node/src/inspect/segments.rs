@@ -186,6 +186,7 @@ fn record_fields(record: &SegmentRecord) -> Fields {
         ("geometry", Value::Text(format!("{}+{}", record.k, record.m))),
         ("stream", record.stream.into()),
         ("opened_unix_ns", record.opened_ns.into()),
+        ("generation", u32::from(record.generation).into()),
     ]
 }
 

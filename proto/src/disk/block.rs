@@ -165,6 +165,24 @@ impl BlockEntry {
         Some(start..start + bytes)
     }
 
+    /// The part of the payload that counts for chunk `ordinal`, in proportion to its plain bytes. Those of all chunks add
+    /// up to the payload.
+    ///
+    /// # Panics
+    /// If the block has no such chunk.
+    #[must_use]
+    pub fn stored_bytes(&self, ordinal: usize) -> u32 {
+        let plain_bytes = |chunks: &[ChunkEntry]| chunks.iter().map(|chunk| u64::from(chunk.plain_bytes)).sum::<u64>();
+        let all = plain_bytes(&self.chunks);
+        let payload_bytes = u64::from(self.payload_bytes);
+        // Of a block of empty chunks the first has it all.
+        let upto = |end: usize| match (payload_bytes * plain_bytes(&self.chunks[..end])).checked_div(all) {
+            Some(bytes) => bytes,
+            None => payload_bytes * u64::from(end > 0),
+        };
+        (upto(ordinal + 1) - upto(ordinal)) as u32
+    }
+
     /// Encodes the entry.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -262,6 +280,19 @@ mod tests {
             assert_eq!(usize::from(entry.encode()[0]), number);
             assert_eq!(BlockEntry::parse(&entry.encode()), Ok(entry));
         }
+    }
+
+    #[test]
+    fn the_stored_bytes_of_the_chunks_are_those_of_the_block() {
+        for lengths in [&[1u32, 2, 3][..], &[0, 0], &[7], &[0, 5, 0], &[131_072, 1, 40_000, 99]] {
+            for payload_bytes in [0u32, 1, 5, 777] {
+                let chunk = |plain_bytes: &u32| ChunkEntry { id: ChunkId::default(), plain_bytes: *plain_bytes };
+                let entry = BlockEntry { payload_bytes, chunks: lengths.iter().map(chunk).collect(), ..entry() };
+                let parts: Vec<u32> = (0..lengths.len()).map(|ordinal| entry.stored_bytes(ordinal)).collect();
+                assert_eq!(parts.iter().sum::<u32>(), payload_bytes, "{lengths:?}: {parts:?}");
+            }
+        }
+        assert_eq!((entry().stored_bytes(0), entry().stored_bytes(1)), (388, 389));
     }
 
     #[test]

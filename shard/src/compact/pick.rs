@@ -1,0 +1,152 @@
+//! Which segments are worth rewriting.
+//!
+//! First by the entries that name a segment, which costs nothing but asking; what may be a victim is looked at again by
+//! the bytes of its live chunks, for which its rows are read. Live is measured against the bytes of the files, with
+//! redundancy: so many narrow rows, whose headers and padding weigh, make a victim too. A chunk is moved for that twice at
+//! most: segments of the last generation are measured against what they hold.
+
+use std::rc::Rc;
+
+use proto::port::Disk;
+use proto::{CoreId, Generation, SegmentId};
+
+use super::{LIVE_PERCENT_MIN, LIVE_PERCENT_MIN_MOVED_TWICE, Pick, Regroup, Victim};
+use crate::open::durable_chunks;
+use crate::owner::{DurableChunk, Standing};
+use crate::segment::SegmentLog;
+use crate::store::Inner;
+
+/// Segments that are asked about in one call.
+const SEGMENTS_ASKED_MAX: usize = 1024;
+/// Chunks that are asked about in one call.
+const CHUNKS_ASKED_MAX: usize = 1024;
+/// By how many percent a segment of average chunks may be fuller than a victim and still be looked at by its bytes.
+const GUESS_MARGIN_PERCENT: u64 = 20;
+
+/// Bytes of a segment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Weighed {
+    /// Stored bytes of live chunks.
+    live_bytes: u64,
+    /// Stored bytes of all chunks.
+    all_bytes: u64,
+}
+
+pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pick: &Pick) -> Vec<Victim> {
+    let mut candidates = Vec::new();
+    for core in inner.cores() {
+        candidates.append(&mut inner.peers.ask(core, |inner: &Inner<D, L>| inner.settled_segments()).await);
+    }
+    candidates.retain(|candidate| !pick.protected.contains(&candidate.segment));
+    for batch in candidates.chunks_mut(SEGMENTS_ASKED_MAX) {
+        let ids: Vec<SegmentId> = batch.iter().map(|candidate| candidate.segment).collect();
+        for core in inner.cores() {
+            let ids = ids.clone();
+            let counts = inner.peers.ask(core, move |inner: &Inner<D, L>| inner.chunks_in(&ids)).await;
+            batch.iter_mut().zip(counts).for_each(|(candidate, count)| candidate.live_chunks += count);
+        }
+    }
+    let (chunks, stored_bytes) = inner.totals().await;
+    let mut victims = Vec::new();
+    for mut candidate in candidates {
+        let chunk_bytes = stored_bytes / chunks.max(1);
+        candidate.live_bytes = candidate.live_chunks * chunk_bytes;
+        let is_hot = pick.regroup == Regroup::Hot && candidate.generation == Generation::HOT;
+        let geometry = inner.options.geometry;
+        let with_parity = |bytes: u64| bytes * geometry.columns() as u64 / geometry.k() as u64;
+        let is_below = |bytes: u64, of: u64, percent: u64| bytes * 100 < of * percent;
+        let min = u64::from(LIVE_PERCENT_MIN);
+        let may_be = is_below(with_parity(candidate.live_bytes), candidate.file_bytes, min + GUESS_MARGIN_PERCENT);
+        let is_victim = if candidate.live_chunks == 0 || is_hot {
+            true
+        } else if may_be {
+            let id = candidate.segment;
+            let weigh = move |inner: Rc<Inner<D, L>>| async move { inner.weigh(id).await };
+            // What cannot be read cannot be moved.
+            let Some(weighed) = inner.peers.call(inner.home_of(id), weigh).await else { continue };
+            candidate.live_bytes = weighed.live_bytes;
+            if candidate.generation >= Generation::LAST {
+                is_below(weighed.live_bytes, weighed.all_bytes, u64::from(LIVE_PERCENT_MIN_MOVED_TWICE))
+            } else {
+                is_below(with_parity(weighed.live_bytes), candidate.file_bytes, min)
+            }
+        } else {
+            false
+        };
+        if is_victim {
+            victims.push(candidate);
+        }
+    }
+    // By parts of a thousand, so that equals stay in the order of their numbers.
+    victims.sort_by_key(|victim| victim.live_bytes * 1000 / victim.file_bytes.max(1));
+    victims
+}
+
+impl<D: Disk, L: SegmentLog> Inner<D, L> {
+    fn settled_segments(&self) -> Vec<Victim> {
+        let home = self.home.borrow();
+        let settled = home.values().filter(|home| home.settled.get());
+        let victim = |home: &Rc<crate::segment::HomeSegment>| Victim {
+            segment: home.segment.id,
+            generation: home.segment.generation,
+            file_bytes: home.file_bytes.get(),
+            live_chunks: 0,
+            live_bytes: 0,
+        };
+        settled.map(victim).collect()
+    }
+
+    fn chunks_in(&self, segments: &[SegmentId]) -> Vec<u64> {
+        let owner = self.owner.borrow();
+        segments.iter().map(|segment| owner.index.chunks_in(*segment)).collect()
+    }
+
+    /// Chunks of all cores, and their stored bytes.
+    async fn totals(&self) -> (u64, u64) {
+        let (mut chunks, mut stored_bytes) = (0, 0u64);
+        for core in self.cores() {
+            let ask = |inner: &Inner<D, L>| {
+                let owner = inner.owner.borrow();
+                (owner.index.chunks(), owner.volume(|_| true).stored_bytes)
+            };
+            let (more, bytes) = self.peers.ask(core, ask).await;
+            (chunks, stored_bytes) = (chunks + more, stored_bytes.wrapping_add(bytes));
+        }
+        (chunks, crate::owner::at_least_nothing(stored_bytes))
+    }
+
+    /// Adds up the chunks of a segment of this home; `None` if its rows cannot be read.
+    async fn weigh(&self, segment: SegmentId) -> Option<Weighed> {
+        let home = self.home.borrow().get(&segment)?.clone();
+        let mut weighed = Weighed::default();
+        for (_, table) in self.read_rows(&home).await.ok()? {
+            let chunks: Vec<DurableChunk> = durable_chunks(segment, &table).collect();
+            for (chunk, standing) in chunks.iter().zip(self.standings(&chunks).await) {
+                weighed.all_bytes += u64::from(chunk.stored_bytes);
+                weighed.live_bytes += if standing == Standing::Live { u64::from(chunk.stored_bytes) } else { 0 };
+            }
+        }
+        Some(weighed)
+    }
+
+    /// Asks the owners what copies of chunks are to the index; answers in the order of `chunks`.
+    pub(super) async fn standings(&self, chunks: &[DurableChunk]) -> Vec<Standing> {
+        let mut standings = vec![Standing::Dead; chunks.len()];
+        let asked = chunks.iter().enumerate().map(|(place, chunk)| (place, chunk.id, chunk.location));
+        let by_owner: Vec<(CoreId, Vec<_>)> = self.by_owner(asked, |(_, id, _)| *id).into_iter().collect();
+        for (owner, asked) in by_owner {
+            for batch in asked.chunks(CHUNKS_ASKED_MAX) {
+                let batch = batch.to_vec();
+                let ask = move |inner: &Inner<D, L>| {
+                    let owner = inner.owner.borrow();
+                    let answer = |(place, id, location): &(usize, _, _)| (*place, owner.standing(id, *location));
+                    batch.iter().map(answer).collect::<Vec<_>>()
+                };
+                for (place, standing) in self.peers.ask(owner, ask).await {
+                    standings[place] = standing;
+                }
+            }
+        }
+        standings
+    }
+}
