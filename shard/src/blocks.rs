@@ -33,8 +33,8 @@ impl DecodedBlock {
         if found.id != *id {
             return Err("the block holds another chunk");
         }
-        let start: usize = self.entry.chunks[..ordinal].iter().map(|chunk| chunk.plain_bytes as usize).sum();
-        self.plain.get(start..start + found.plain_bytes as usize).ok_or("the block is shorter than its chunks")
+        let range = self.entry.range(ordinal).expect("invariant: the chunk was found");
+        self.plain.get(range).ok_or("the block is shorter than its chunks")
     }
 
     fn memory_bytes(&self) -> usize {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! * `pick`: which segments are victims.
-//! * [`plan`]: which chunks shall lie together: the seam to similarity.
+//! * [`plan`]: which chunks shall lie together: the seam to similarity; [`similar`]: by what they look like.
 //! * `survey`: what of a victim is live, read and verified by its home, and sent to the core that regroups it.
 //! * `mover`: the lane that moved chunks are written by, with segments of their own.
 //! * `verify`: rows read back.
@@ -36,6 +36,7 @@ mod mover;
 pub(crate) mod pick;
 pub mod plan;
 mod round;
+pub mod similar;
 mod survey;
 mod verify;
 
@@ -48,6 +49,7 @@ use proto::{Generation, SegmentId};
 pub use budget::Budget;
 pub use free::FreeError;
 pub use plan::{Arrival, Grouping, Plan, Sketched};
+pub use similar::Similar;
 
 use crate::error::StoreError;
 use crate::segment::SegmentLog;
