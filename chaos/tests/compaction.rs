@@ -13,7 +13,7 @@ use net::mailbox::mailboxes;
 use proto::disk::{BlockEntry, ChunkEntry};
 use proto::port::runtime;
 use proto::{ChunkId, ClusterId, DeviceId, DomainId, Generation, Geometry, Location, SegmentId};
-use shard::compact::{Arrival, Budget, Compacted, Pick, Regroup};
+use shard::compact::{Arrival, Budget, Compacted, Pick, Regroup, Similar};
 use shard::recovery::{ListedSegment, ListedState};
 use shard::row::CompressedBlock;
 use shard::segment::{Member, SegmentOpened, piece_name};
@@ -341,6 +341,31 @@ fn hot_segments_are_regrouped_once_when_asked_for() {
         assert_eq!(stores[0].victims(&regroup).await, []);
         assert_readable(&stores, &chunks).await;
     });
+}
+
+#[test]
+fn alike_chunks_shrink_together_and_incompressible_ones_stay_as_they_are() {
+    for cores in 1..=2 {
+        let mut bench = Bench::new(45 + cores as u64, cores);
+        bench.run(move |_, stores| async move {
+            let version = |number: u64| {
+                let mut plain = plain(1, 60_000);
+                plain[..500].copy_from_slice(&self::plain(number, 1_000)[..500]);
+                plain
+            };
+            let mut noise = vec![0; 60_000];
+            Random::new(3).fill(&mut noise);
+            let plains = (0..20).map(version).chain([noise]).collect();
+            let chunks = put(&stores[0], plains, 7).await;
+            stores[0].close().await;
+            let regroup = Pick { regroup: Regroup::Hot, ..Pick::default() };
+            let done = stores[0].compact(stores[0].victims(&regroup).await, Similar, &Budget::new(100)).await;
+            assert_eq!(done.moved_chunks, 21);
+            let (before, after) = (done.stored_bytes_before - 60_000, done.stored_bytes_after - 60_000);
+            assert!(after * 3 < before, "{cores} cores: {before} to {after}");
+            assert_readable(&stores, &chunks).await;
+        });
+    }
 }
 
 #[test]
