@@ -9,7 +9,7 @@ use super::model::State;
 use super::{Violation, violation};
 
 /// Histories of one space that the oracle follows at most; more means that the workload does too much at once.
-const HISTORIES_MAX: usize = 20_000;
+const HISTORIES_MAX: usize = 60_000;
 /// Histories that a message shows.
 const HISTORIES_SHOWN: usize = 3;
 /// Calls and answers that a message shows.
