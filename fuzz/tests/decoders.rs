@@ -65,6 +65,7 @@ const COVERED: &[(&str, &str)] = &[
     ("server/src/rest/headers.rs parsed", "http"),
     ("server/src/rest/query.rs parse", "http"),
     ("server/src/rest/range.rs parse", "http"),
+    ("server/src/rest/retention.rs parse", "http"),
     ("server/src/rest/text.rs decode", "http"),
     ("shard/src/checkpoint.rs import", "index-page"),
     ("shard/src/examine.rs open_footer", "store"),
@@ -72,6 +73,7 @@ const COVERED: &[(&str, &str)] = &[
     ("shard/src/row.rs open_table", "sealed-table"),
     ("shard/src/row.rs verify_piece", "piece"),
     ("tools/src/arguments.rs parse_pair", "tools/src/arguments.rs: every_short_pair_is_read_or_refused"),
+    ("tools/src/retention.rs parse_duration", "tools/src/retention.rs: every_short_duration_is_read_or_refused"),
     ("tools/src/remote.rs parse", "tools/src/remote.rs: every_short_path_is_read_or_refused"),
 ];
 

@@ -135,6 +135,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_short_duration_is_read_or_refused() {
+        const CHARACTERS: [&str; 7] = ["0", "9", "h", "w", "-", "ü", ""];
+        for number in 0..CHARACTERS.len().pow(5) {
+            let digits = (0..5).map(|place| number / CHARACTERS.len().pow(place) % CHARACTERS.len());
+            let text: String = digits.map(|digit| CHARACTERS[digit]).collect();
+            let count = text
+                .strip_suffix('h')
+                .map(|count| (count, 3_600))
+                .or(text.strip_suffix('w').map(|count| (count, 604_800)));
+            let wanted =
+                count.and_then(|(count, unit)| Some(count.parse::<u64>().ok()? * unit)).filter(|wanted| *wanted > 0);
+            assert_eq!(parse_duration(&text).ok(), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
     fn durations_are_read_and_said_in_their_units() {
         for (text, seconds, words) in [
             ("1s", 1, "1 second"),

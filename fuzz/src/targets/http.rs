@@ -164,6 +164,8 @@ fn corpus() -> Vec<Vec<u8>> {
         ("PUT /api/v1/fs/a", "expect: 100-continue\r\ncontent-length: 3\r\nif-none-match: *\r\n", b"abc"),
         ("PUT /api/v1/fs/l?type=symlink", "content-length: 6\r\n", b"d/file"),
         ("PUT /api/v1/fs/new/?type=directory", "content-length: 0\r\n", b""),
+        ("PUT /api/v1/fs/d?retention", "content-length: 33\r\n", br#"{"keep":3,"keep_for_seconds":90 }"#),
+        ("GET /api/v1/fs/d?retention", "", b""),
         ("POST /api/v1/files", "x-file-path: /p/%71\r\ncontent-length: 2\r\n", b"hi"),
         ("POST /api/v1/fs/kept?rename_to=%2Fmoved&replace=true", "content-length: 0\r\n", b""),
         ("POST /api/v1/fs/kept?restore=1", "x-dfs-client: 0123456789abcdef\r\nx-dfs-sequence: 1\r\n", b""),
