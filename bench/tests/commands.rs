@@ -87,7 +87,7 @@ fn alike_files_shrink_together_and_come_back() {
     for layout in report["layouts"].as_array().unwrap() {
         assert!(layout["ratio"].as_f64().unwrap() > 1.3 * hot_ratio, "{report}");
         assert_eq!(layout["newest"]["bytes"], 1 << 20, "{report}");
-        assert!(layout["newest"]["decoded_bytes"].as_u64() < layout["oldest"]["decoded_bytes"].as_u64(), "{report}");
+        assert!(layout["newest"]["decoded_bytes"].as_u64().unwrap() >= 1 << 20, "{report}");
     }
 }
 
