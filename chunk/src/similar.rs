@@ -4,7 +4,7 @@
 //!   chunk ─▶ features ─▶ [owner: the core that regroups it] ─▶ planner ─▶ groups ─▶ compress_block, one block each
 //! ```
 //!
-//! * [`features`]: a few numbers per chunk; alike chunks have some of them in common.
+//! * [`mod@features`]: a few numbers per chunk; alike chunks have some of them in common.
 //! * [`plan`]: groups of chunks, from their features and lengths alone.
 //! * `index`: where the planner looks for the features of earlier chunks, in bounded memory.
 //!

@@ -1,9 +1,9 @@
 //! Super-features: a sketch of a chunk that survives small changes.
 //!
 //! A gear hash rolls over the chunk; where its upper bits are zero, a sample is taken. So samples follow the content, not
-//! the offset, and an inserted byte changes only those within 64 bytes. Each sample falls into one of [`BINS`] bins by
+//! the offset, and an inserted byte changes only those within 64 bytes. Each sample falls into one of `BINS` bins by
 //! some of its bits, and the least of each bin stays: two chunks agree in a bin with the probability that a random sample
-//! of one is in the other (one-permutation min-hash). A *super-feature* combines [`BINS_PER_SUPER`] bins, so that one in
+//! of one is in the other (one-permutation min-hash). A *super-feature* combines `BINS_PER_SUPER` bins, so that one in
 //! common means that the chunks are alike; there are [`SUPERS`] of them, so that alike chunks rarely have none.
 //!
 //! Invariant: the features of given bytes never change, for cores route by them. Table and constants are frozen by test.
