@@ -3,9 +3,9 @@
 //!
 //! How: the harness notes which bits it flips, and a read that calls a block damaged must have met one of them. The last
 //! full check notes for every version of every file which of its bytes a read found damaged. With nothing changed since,
-//! the offline check must call bytes lost of exactly these versions, in ranges that meet. One thing excuses it: where the
-//! head of a row is gone and no footer lists it, a checkpoint of the index may still lead a reader to its blocks; the
-//! offline check trusts no checkpoint.
+//! the offline check must call bytes lost of exactly these versions, in ranges that meet. One thing excuses it: where a
+//! row is damaged and no footer lists it, a checkpoint of the index may still lead a reader to its good blocks; the offline
+//! check trusts no checkpoint.
 //!
 //! What it would miss: damage behind the first of a version, where the reader stops; damage that redundancy makes good,
 //! which neither tells as lost; and damage before the first row of a segment, without which the node does not start.
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use node::ReadError;
-use node::fsck::{Problem, ProblemKind, Report};
+use node::fsck::{ProblemKind, Report};
 
 use super::{Invariant, fsck};
 use crate::harness::{VersionsRead, World};
@@ -63,14 +63,13 @@ fn compare(read: &VersionsRead, report: &Report) -> Result<u64, Violation> {
             "the offline check calls {lost:?} of {path} at {version} lost, which nobody could read"
         ));
     }
-    let is_nameless = |problem: &Problem| problem.kind == ProblemKind::RowDamaged && problem.row.is_none();
-    let has_nameless_row = report.problems.iter().any(is_nameless);
+    let has_damaged_row = report.problems.iter().any(|problem| problem.kind == ProblemKind::RowDamaged);
     let mut both = 0;
     for (read, damaged) in read {
         let lost = lost.get(read);
         let agree = match (damaged, lost) {
             (None, None) => true,
-            (None, Some(_)) => has_nameless_row,
+            (None, Some(_)) => has_damaged_row,
             (Some(damaged), Some(lost)) => lost.iter().any(|lost| lost.start < damaged.end && damaged.start < lost.end),
             _ => false,
         };
@@ -88,6 +87,7 @@ fn compare(read: &VersionsRead, report: &Report) -> Result<u64, Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use node::fsck::Problem;
     use proto::{Location, SegmentId};
 
     fn lost(path: &str, version: u64, range: Range<u64>) -> Report {
@@ -128,11 +128,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_may_know_blocks_of_a_row_that_nobody_can_name() {
+    fn a_reader_may_know_blocks_of_a_damaged_row() {
         let mut report = lost("/f", 2, 0..6);
-        let of_row = Problem { row: Some(1), ..Problem::new(ProblemKind::RowDamaged, "") };
-        report.add(of_row);
-        compare(&read(None), &report).expect_err("the row has a name");
+        compare(&read(None), &report).expect_err("no row is damaged");
         report.add(Problem::new(ProblemKind::RowDamaged, ""));
         assert_eq!(compare(&read(None), &report), Ok(0));
     }
