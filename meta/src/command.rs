@@ -182,7 +182,8 @@ pub enum Command {
         /// Byte offset of the footer in each column; empty if none was written.
         footer_offsets: Vec<u64>,
     },
-    /// Notes that a segment holds nothing that is needed. Answers `Segment`, also when it is repeated.
+    /// Notes that a sealed segment holds nothing that is needed: its files may be removed. Answers `Segment`, also when
+    /// it is repeated; `SegmentInUse` if rows may still be appended to it.
     FreeSegment {
         /// The segment.
         #[rkyv(with = SegmentIdDef)]
@@ -238,6 +239,19 @@ pub enum Command {
         inode: InodeId,
         /// Now, in nanoseconds since the Unix epoch.
         now_ns: u64,
+    },
+    /// Begins the next cycle of garbage collection: from now on commits are refused whose chunks were pinned before the
+    /// epoch that was the current one until now. Answers `Epoch`, also when it is repeated; `WrongEpoch` if this is
+    /// neither the current epoch nor the next.
+    RaiseEpoch {
+        /// The next epoch.
+        epoch: u64,
+    },
+    /// Forgets a segment whose files are gone for good. Answers `Segment`; `SegmentInUse` unless it was freed.
+    ForgetSegment {
+        /// The segment.
+        #[rkyv(with = SegmentIdDef)]
+        segment: SegmentId,
     },
 }
 
@@ -423,6 +437,8 @@ pub enum Response {
         /// Their plain bytes.
         bytes: u64,
     },
+    /// The epoch is the current one.
+    Epoch,
 }
 
 /// Why a command or lookup failed. Nothing was changed.
@@ -519,6 +535,15 @@ pub enum MetaError {
     /// Keep at least one version, or for some time.
     #[error("a retention keeps at least one version, and for longer than no time")]
     InvalidRetention,
+    /// Epochs are raised one by one, and somebody else has raised this one: a defect of the caller.
+    #[error("the epoch is {current}, and is raised by one at a time")]
+    WrongEpoch {
+        /// The current epoch.
+        current: u64,
+    },
+    /// The segment may hold what is needed: seal it before it is freed, free it before it is forgotten.
+    #[error("the segment is still in use")]
+    SegmentInUse,
 }
 
 /// A named maximum that a command met.
@@ -596,7 +621,9 @@ impl Command {
             | Command::SealSegment { .. }
             | Command::FreeSegment { .. }
             | Command::CheckpointIndex { .. }
-            | Command::ExpireVersions { .. } => None,
+            | Command::ExpireVersions { .. }
+            | Command::RaiseEpoch { .. }
+            | Command::ForgetSegment { .. } => None,
         }
     }
 }
@@ -721,6 +748,8 @@ mod tests {
                 now_ns: 0x84,
             },
             Command::ExpireVersions { inode: InodeId(0x85), now_ns: 0x86 },
+            Command::RaiseEpoch { epoch: 0x80 },
+            Command::ForgetSegment { segment: SegmentId(0x81) },
         ]
     }
 

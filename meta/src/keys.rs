@@ -8,7 +8,7 @@
 //!   O key 16 bytes                  → Once          F number u64                 → the key that was used then
 //!   G segment u64                   → SegmentRecord K domain u64                 → DomainRecord
 //!   N slot u16                      → next inode counter of the slot
-//!   C c | C e | C f                 → Counters, event clock, garbage-collection fence
+//!   C c | C e | C f                 → Counters, event clock, fence of garbage collection
 //!   C i | C o | C s                 → IndexCheckpoint, clock of keys, session clock
 //! ```
 //!
@@ -32,7 +32,7 @@ const FRAGMENT: u16 = 0;
 pub(crate) const COUNTERS: &[u8] = b"Cc";
 /// Which change events there are.
 pub(crate) const EVENT_CLOCK: &[u8] = b"Ce";
-/// Garbage-collection fence.
+/// Fence of garbage collection; the epoch is the one after it.
 pub(crate) const FENCE: &[u8] = b"Cf";
 /// Which remembered keys there are.
 pub(crate) const ONCE_CLOCK: &[u8] = b"Co";
@@ -160,6 +160,20 @@ pub(crate) fn versions(inode: InodeId) -> KeyRange {
 /// If it is another key.
 pub(crate) fn version_of(key: &[u8]) -> VersionNumber {
     VersionNumber(number_at(key, 9))
+}
+
+/// The versions of all files, from `from` on.
+pub(crate) fn all_versions(from: Option<(InodeId, VersionNumber)>) -> KeyRange {
+    let from = from.map_or_else(|| vec![b'V'], |(inode, number)| version(inode, number));
+    KeyRange { from, to: vec![b'V' + 1] }
+}
+
+/// The file and the version within a key made by [`version`].
+///
+/// # Panics
+/// If it is another key.
+pub(crate) fn version_at(key: &[u8]) -> (InodeId, VersionNumber) {
+    (InodeId(number_at(key, 1)), VersionNumber(number_at(key, 9)))
 }
 
 /// What the inode of a file said at an earlier version.

@@ -43,4 +43,4 @@ pub use solo::{
     Damage, LogBatch, LogEnd, MetaFile, MetaLoad, OfflineMeta, OpenError, ProposeError, Remark, SnapshotError,
     SnapshotFramePairs, Solo, SoloOptions,
 };
-pub use view::{EventSpan, Found, View};
+pub use view::{EventSpan, Found, ManifestsCursor, View};

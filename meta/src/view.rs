@@ -7,7 +7,7 @@ use proto::planted::{self, Bug};
 use proto::{DomainId, InodeId, SegmentId, VersionNumber};
 
 use crate::command::{Content, MetaError};
-use crate::exec::parent_of;
+use crate::exec::{collection, parent_of};
 use crate::keys;
 use crate::record::{
     Counters, DomainRecord, Event, EventClock, IndexCheckpoint, Inode, Name, OnceClock, Past, SegmentRecord,
@@ -22,6 +22,10 @@ use crate::txn::{KvTxn, load, own};
 pub struct View<'a> {
     state: &'a State,
 }
+
+/// How far a walk over all manifests has come; the default is its beginning. It stays good whatever changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ManifestsCursor(Option<(InodeId, VersionNumber)>);
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,13 +212,47 @@ impl<'a> View<'a> {
         load(self.state, keys::COUNTERS).unwrap_or_default()
     }
 
-    /// All segments that were ever listed, ascending.
+    /// The current epoch of garbage collection.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        collection::epoch(self.state)
+    }
+
+    /// The manifests of the versions of all files, in the order of their keys, from `cursor` on: up to `limit` versions,
+    /// and no further than `entries_max` entries of manifests.
+    ///
+    /// Returns the list of each version that has one (the bytes of the others lie inline), and where to go on; `None` at
+    /// the end. A version that is there during the whole walk is met once; one that comes meanwhile is met if its
+    /// inode and version are above the cursor.
+    #[must_use]
+    pub fn manifests(
+        &self,
+        cursor: ManifestsCursor,
+        limit: usize,
+        entries_max: usize,
+    ) -> (Vec<Content>, Option<ManifestsCursor>) {
+        let (mut manifests, mut entries_seen) = (Vec::new(), 0);
+        let rest = keys::all_versions(cursor.0);
+        for (seen, (key, value)) in self.state.range(&rest).enumerate() {
+            if seen == limit || entries_seen >= entries_max {
+                return (manifests, Some(ManifestsCursor(Some(keys::version_at(&key)))));
+            }
+            let Version { content } = own(value);
+            if let Content::Chunks { entries, .. } = &content {
+                entries_seen += entries.len();
+                manifests.push(content);
+            }
+        }
+        (manifests, None)
+    }
+
+    /// All segments that are listed, ascending: open, sealed, and freed ones until they are forgotten.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentRecord> {
         self.state.range(&keys::segments()).map(|(_, value)| own(value)).collect()
     }
 
-    /// One segment; `None` if it was never listed.
+    /// One segment; `None` if it is not listed.
     #[must_use]
     pub fn segment(&self, segment: SegmentId) -> Option<SegmentRecord> {
         load(self.state, &keys::segment(segment))

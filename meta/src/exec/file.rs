@@ -4,10 +4,10 @@ use proto::api::Kind;
 use proto::limits::{INLINE_BYTES_MAX, MANIFEST_DEPTH_MAX, MANIFEST_PAGE_ENTRIES_MAX};
 use proto::{InodeId, VersionNumber};
 
-use super::{events, names};
+use super::{collection, events, names};
 use crate::command::{Attributes, Condition, Content, Limit, MetaError, Place, Response};
 use crate::keys;
-use crate::record::{Change, Detail, Inode, Number, Past, Version};
+use crate::record::{Change, Detail, Inode, Past, Version};
 use crate::retention;
 use crate::txn::{KvTxn, load, store};
 
@@ -130,7 +130,7 @@ fn check_content(txn: &impl KvTxn, content: &Content, pin_epoch: u64) -> Result<
     if txn.get(&keys::domain(domain)).is_none() {
         return Err(MetaError::NoSuchDomain);
     }
-    let Number(fence) = load(txn, keys::FENCE).unwrap_or_default();
+    let fence = collection::fence(txn);
     if pin_epoch < fence {
         return Err(MetaError::StaleEpoch { fence });
     }

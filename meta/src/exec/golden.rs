@@ -77,6 +77,7 @@ fn keys_and_records_are_frozen() {
         open(0x72),
         open(0x73),
         Command::SealSegment { segment: SegmentId(0x72), footer_offsets: vec![0x74] },
+        Command::SealSegment { segment: SegmentId(0x73), footer_offsets: vec![] },
         Command::FreeSegment { segment: SegmentId(0x73) },
         Command::SetRetention {
             directory: InodeId::ROOT,
@@ -85,6 +86,11 @@ fn keys_and_records_are_frozen() {
             session: None,
             now_ns: 0x77,
         },
+        open(0x75),
+        Command::SealSegment { segment: SegmentId(0x75), footer_offsets: vec![] },
+        Command::FreeSegment { segment: SegmentId(0x75) },
+        Command::ForgetSegment { segment: SegmentId(0x75) },
+        Command::RaiseEpoch { epoch: 2 },
     ];
     let mut state = State::default();
     for command in &commands {

@@ -8,6 +8,7 @@
 //!   repeats it, also when the answer was a failure.
 //! * A command that changes the namespace tells so: its change events are written in the same apply, after its changes.
 
+pub(crate) mod collection;
 mod events;
 mod file;
 mod names;
@@ -121,11 +122,13 @@ fn apply(command: &Command, txn: &mut impl KvTxn) -> Response {
         Command::OpenSegment { .. } => registry::open_segment(txn, command),
         Command::SealSegment { segment, footer_offsets } => registry::seal_segment(txn, *segment, footer_offsets),
         Command::FreeSegment { segment } => registry::free_segment(txn, *segment),
+        Command::ForgetSegment { segment } => registry::forget_segment(txn, *segment),
         Command::CheckpointIndex { checkpoint } => registry::checkpoint_index(txn, checkpoint),
         Command::SetRetention { directory, retention, condition, now_ns, .. } => {
             retention::set(txn, *directory, *retention, *condition, *now_ns)
         }
         Command::ExpireVersions { inode, now_ns } => Ok(retention::expire(txn, *inode, *now_ns)),
+        Command::RaiseEpoch { epoch } => collection::raise_epoch(txn, *epoch),
     };
     result.unwrap_or_else(Response::Failed)
 }

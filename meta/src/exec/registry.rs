@@ -70,14 +70,29 @@ pub(super) fn seal_segment(
     }
 }
 
-/// Notes that nothing in a segment is needed.
+/// Notes that nothing in a sealed segment is needed.
 pub(super) fn free_segment(txn: &mut impl KvTxn, segment: SegmentId) -> Result<Response, MetaError> {
     let key = keys::segment(segment);
     let mut record: SegmentRecord = load(txn, &key).ok_or(MetaError::NoSuchSegment)?;
-    if record.state != SegmentState::Freed {
-        record.state = SegmentState::Freed;
-        store(txn, key, &record);
+    match record.state {
+        SegmentState::Open => return Err(MetaError::SegmentInUse),
+        SegmentState::Sealed { .. } => {
+            record.state = SegmentState::Freed;
+            store(txn, key, &record);
+        }
+        SegmentState::Freed => {}
     }
+    Ok(Response::Segment)
+}
+
+/// Takes a freed segment off the list.
+pub(super) fn forget_segment(txn: &mut impl KvTxn, segment: SegmentId) -> Result<Response, MetaError> {
+    let key = keys::segment(segment);
+    let record: SegmentRecord = load(txn, &key).ok_or(MetaError::NoSuchSegment)?;
+    if record.state != SegmentState::Freed {
+        return Err(MetaError::SegmentInUse);
+    }
+    txn.delete(&key);
     Ok(Response::Segment)
 }
 

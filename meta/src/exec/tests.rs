@@ -18,7 +18,7 @@ use crate::record::{
     Counters, Directory, EventClock, Inode, Name, Number, OnceKey, Past, SegmentState, SessionClock, Version,
 };
 use crate::state::State;
-use crate::txn::{load, own, store};
+use crate::txn::{load, own};
 use crate::view::View;
 
 mod events;
@@ -363,12 +363,61 @@ fn commits_behind_the_fence_are_refused_but_not_remembered() {
     let mut state = Store::new();
     let session = Session::Numbered { client: 1, sequence: 1, acked_below: 0 };
     let mut command = state.commit(at(&["f"]), chunks(&[1]), Condition::Any, Some(session));
-    store(&mut state.state, keys::FENCE.to_vec(), &Number(3));
+    for epoch in 2..=4 {
+        assert_eq!(state.run(Command::RaiseEpoch { epoch }), Response::Epoch);
+    }
     assert_eq!(state.fail(command.clone()), MetaError::StaleEpoch { fence: 3 });
     if let Command::CommitFile { pin_epoch, .. } = &mut command {
         *pin_epoch = 3;
     }
     assert!(matches!(state.run(command), Response::Committed { .. }), "fresh lookups cure the same request");
+}
+
+#[test]
+fn a_refusal_behind_the_fence_is_not_remembered_under_a_key_either() {
+    let mut state = Store::new();
+    let session = Session::Keyed { key: [1; 16], fingerprint: [2; 16] };
+    let mut command = state.commit(at(&["f"]), chunks(&[1]), Condition::Any, Some(session));
+    state.run(Command::RaiseEpoch { epoch: 2 });
+    assert_eq!(state.fail(command.clone()), MetaError::StaleEpoch { fence: 1 });
+    if let Command::CommitFile { pin_epoch, .. } = &mut command {
+        *pin_epoch = 1;
+    }
+    let first = state.run(command.clone());
+    assert!(matches!(first, Response::Committed { .. }));
+    assert_eq!(state.run(command), first, "the answer is remembered");
+}
+
+#[test]
+fn epochs_are_raised_one_by_one() {
+    let mut state = Store::new();
+    assert_eq!(state.view().epoch(), 1);
+    assert_eq!(state.run(Command::RaiseEpoch { epoch: 2 }), Response::Epoch);
+    let digest = state.state.digest();
+    assert_eq!(state.run(Command::RaiseEpoch { epoch: 2 }), Response::Epoch, "a repetition");
+    for epoch in [0, 1, 4, u64::MAX] {
+        assert_eq!(state.fail(Command::RaiseEpoch { epoch }), MetaError::WrongEpoch { current: 2 });
+    }
+    assert_eq!((state.state.digest(), state.view().epoch()), (digest, 2));
+}
+
+#[test]
+fn a_walk_over_manifests_meets_what_stays_once_and_what_comes_behind_it() {
+    let mut store = Store::new();
+    for name in ["a", "b", "c"] {
+        let command = store.commit(at(&[name]), chunks(&[1, 2]), Condition::Any, None);
+        store.run(command);
+    }
+    store.put(&["inline"]);
+    let (first, rest) = store.view().manifests(Default::default(), 2, usize::MAX);
+    assert_eq!(first.len(), 2);
+    // A restore is a version behind the one that it takes its chunks from, and is met even if that one was not.
+    let command = store.commit(at(&["c"]), chunks(&[3]), Condition::Any, None);
+    store.run(command);
+    let (second, end) = store.view().manifests(rest.expect("more to come"), 100, usize::MAX);
+    assert_eq!((second, end), (vec![chunks(&[1, 2]), chunks(&[3])], None));
+    let (one, rest) = store.view().manifests(Default::default(), 100, 1);
+    assert!(one == [chunks(&[1, 2])] && rest.is_some(), "entries bound a step as well");
 }
 
 #[test]
@@ -678,15 +727,21 @@ fn segments_go_from_open_to_sealed_to_freed() {
     assert_eq!(store.run(seal(1, &[1, 2, 3])), Response::Segment);
     assert_eq!(store.fail(seal(1, &[])), MetaError::InvalidGeometry);
     assert_eq!(store.run(open(2, 1, 1, 0)), Response::Segment);
+    assert_eq!(store.fail(free(2)), MetaError::SegmentInUse, "rows may still be appended");
     assert_eq!(store.run(seal(2, &[])), Response::Segment);
     let segments = store.view().segments();
     assert_eq!(segments.iter().map(|segment| segment.segment.0).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(segments[0].state, SegmentState::Sealed { footer_offsets: vec![1, 2, 3] });
     assert_eq!((segments[0].members.len(), segments[0].stream), (3, 4));
+    let forget = |segment| Command::ForgetSegment { segment: SegmentId(segment) };
+    assert_eq!(store.fail(forget(1)), MetaError::SegmentInUse, "its files are needed");
     assert_eq!(store.run(free(1)), Response::Segment);
     assert_eq!(store.run(free(1)), Response::Segment);
     assert_eq!(store.fail(seal(1, &[1, 2, 3])), MetaError::NoSuchSegment);
-    assert_eq!(store.fail(open(1, 3, 2, 1)), MetaError::AlreadyExists, "a freed segment's id is not reused");
+    assert_eq!(store.fail(open(1, 3, 2, 1)), MetaError::AlreadyExists, "a freed segment is still listed");
+    assert_eq!(store.run(forget(1)), Response::Segment);
+    assert_eq!(store.view().segment(SegmentId(1)), None);
+    assert_eq!(store.fail(forget(1)), MetaError::NoSuchSegment);
     assert_eq!(store.fail(free(3)), MetaError::NoSuchSegment);
     assert_eq!(store.fail(seal(3, &[])), MetaError::NoSuchSegment);
 }
