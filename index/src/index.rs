@@ -51,8 +51,8 @@ pub struct Index {
     pub(crate) partitions: Vec<Option<Partition>>,
     pub(crate) buckets: Buckets,
     pub(crate) segments: SegmentNumbers,
-    coverage: Coverage,
-    epoch: u64,
+    pub(crate) coverage: Coverage,
+    pub(crate) epoch: u64,
 }
 
 impl Index {
@@ -198,7 +198,7 @@ impl Index {
         partition.expect("invariant: a core is asked about its own virtual shards only")
     }
 
-    fn find(&self, id: &ChunkId) -> Option<Found> {
+    pub(crate) fn find(&self, id: &ChunkId) -> Option<Found> {
         self.partition(id.virtual_shard()).find(&self.buckets, Key::of(id))
     }
 

@@ -12,7 +12,7 @@
 //!
 //! A chunk costs less than 24 bytes of memory at every size from 100,000 chunks up, everything included; the reasons
 //! and measurements are in `docs/rfcs/0003-index-entry.md`. Read in this order: [`Index`], `key`, `slot`, `bucket`,
-//! `group`, `partition`; then `page` and `checkpoint`, which save the index and load it.
+//! `group`, `partition`; then `page` and `checkpoint`, which save the index and load it, and `sweep`, which finds garbage.
 
 mod bucket;
 mod checkpoint;
@@ -23,7 +23,9 @@ mod page;
 mod partition;
 mod segments;
 mod slot;
+mod sweep;
 
 pub use checkpoint::{ExportCursor, ImportStats};
 pub use index::{Coverage, Index, Lookup};
 pub use page::{PAGE_BYTES_MAX, PAGE_BYTES_MIN, PageError, page_shard};
+pub use sweep::{STALE_AGE, StaleCursor};
