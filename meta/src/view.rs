@@ -4,14 +4,14 @@
 
 use proto::api::Kind;
 use proto::planted::{self, Bug};
-use proto::{DomainId, InodeId, SegmentId, VersionNumber};
+use proto::{DeviceId, DomainId, InodeId, SegmentId, VersionNumber};
 
 use crate::command::{Content, MetaError};
 use crate::exec::{collection, parent_of};
 use crate::keys;
 use crate::record::{
     Counters, DomainRecord, Event, EventClock, IndexCheckpoint, Inode, Name, OnceClock, Past, SegmentRecord,
-    SessionClock, Version,
+    SegmentState, SessionClock, Version,
 };
 use crate::retention::{self, InForce, Retention};
 use crate::state::State;
@@ -250,6 +250,13 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentRecord> {
         self.state.range(&keys::segments()).map(|(_, value)| own(value)).collect()
+    }
+
+    /// The segments that were freed and not forgotten yet, with the device of each column.
+    #[must_use]
+    pub fn freed_segments(&self) -> Vec<(SegmentId, Vec<DeviceId>)> {
+        let freed = self.segments().into_iter().filter(|record| record.state == SegmentState::Freed);
+        freed.map(|record| (record.segment, record.members)).collect()
     }
 
     /// One segment; `None` if it is not listed.

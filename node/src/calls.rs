@@ -209,7 +209,8 @@ impl<D: Disk> Node<D> {
         path: FsPath,
         content: Content,
         options: PutOptions,
+        pin_epoch: u64,
     ) -> Result<Committed, ChangeError> {
-        self.names(move |names| async move { names.commit(&path, content, options).await }).await
+        self.names(move |names| async move { names.commit(&path, content, options, pin_epoch).await }).await
     }
 }

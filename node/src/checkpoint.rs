@@ -9,20 +9,22 @@
 //! replayed. So is one with a chunk that was stored again since, which is rare: it takes damage. A crash while one is
 //! taken leaves blocks that nothing refers to.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use chunk::compress;
+use futures_util::lock::MutexGuard;
 use meta::{Command, Content, IndexCheckpoint};
 use proto::disk::{BlockEntry, ChunkEntry};
 use proto::port::Disk;
 use proto::{CoreId, DomainId, SegmentId};
 use shard::recovery::ListedSegment;
 use shard::row::CompressedBlock;
-use shard::{PageCursor, StoreError};
+use shard::{PageCursor, ReadError, StoreError};
 
 use crate::error::ChangeError;
-use crate::manifest::{ManifestBuilder, ManifestCursor, StoredChunk, read_chunk};
+use crate::manifest::{ManifestBuilder, ManifestCursor, StoredChunk, location_of, read_chunk};
 use crate::{Inner, NAMESPACE_CORE};
 
 /// Part of the index that may come before the next checkpoint is taken: it bounds what a start replays, and what
@@ -73,29 +75,81 @@ pub(crate) enum CheckpointError {
 
 /// Takes checkpoints for as long as the node lives, one at a time, at the start and whenever a segment was settled, if
 /// enough chunks came since the one before. Runs on the core that has the namespace.
-pub(crate) async fn keep_taking<D: Disk>(node: Rc<Inner<D>>, mut chunks_before: u64) {
+///
+/// What moved counts like what came: a start would find it in the tail as well.
+pub(crate) async fn keep_taking<D: Disk>(node: Rc<Inner<D>>) {
     loop {
         let settled = node.names.ask(NAMESPACE_CORE, |names| names.next_settled()).await;
-        let chunks = node.store.stats().await.chunks;
-        if chunks.saturating_sub(chunks_before) >= node.checkpoint_after_chunks.max(chunks / TAIL_PART) {
-            // If it fails, the disk may be full, or the node closing: the next settled segment is reason enough to
-            // try again.
-            node.takes_checkpoint.set(true);
-            let taken = take(&node).await.is_ok();
-            node.takes_checkpoint.set(false);
-            if taken {
-                chunks_before = chunks;
+        {
+            let turn = node.checkpointing.lock().await;
+            let chunks = node.store.stats().await.chunks;
+            let changes = node.store.index_changes().await - node.checkpoint_changes.get();
+            if changes >= node.checkpoint_after_chunks.max(chunks / TAIL_PART) {
+                // If it fails, the disk may be full, or the node closing: the next settled segment is reason enough to
+                // try again.
+                drop(take(&node, &turn).await);
             }
-            node.names.ask(NAMESPACE_CORE, move |names| names.count_checkpoint(taken)).await;
         }
         settled.await;
     }
 }
 
+/// The right to take a checkpoint, and to free what only an earlier one needed: one at a time has it.
+pub(crate) type Turn<'a> = MutexGuard<'a, ()>;
+
 /// Takes one checkpoint.
-async fn take<D: Disk>(node: &Rc<Inner<D>>) -> Result<(), CheckpointError> {
+pub(crate) async fn take<D: Disk>(node: &Rc<Inner<D>>, _turn: &Turn<'_>) -> Result<(), CheckpointError> {
+    let changes = node.store.index_changes().await;
+    node.takes_checkpoint.set(true);
+    let taken = write(node).await;
+    node.takes_checkpoint.set(false);
+    if taken.is_ok() {
+        node.checkpoint_changes.set(changes);
+    }
+    let is_taken = taken.is_ok();
+    node.names.ask(NAMESPACE_CORE, move |names| names.count_checkpoint(is_taken)).await;
+    taken
+}
+
+/// Replaces the checkpoint by one that covers nothing: the next start reads all segments. It needs no room for pages, so
+/// that a disk that is full of garbage can be emptied.
+pub(crate) async fn give_up<D: Disk>(node: &Rc<Inner<D>>, _turn: &Turn<'_>) -> Result<(), CheckpointError> {
+    let content = Content::Chunks { size: 0, domain: DomainId::CHECKPOINTS, depth: 0, entries: Vec::new() };
+    let nothing = IndexCheckpoint {
+        end: SegmentId::default(),
+        except: Vec::new(),
+        chunks: 0,
+        plain_bytes: 0,
+        stored_bytes: 0,
+        content,
+    };
+    node.checkpoint_changes.set(0);
+    commit(node, nothing).await
+}
+
+/// The segments in which the pages of the last checkpoint lie.
+///
+/// Errors: a page of its list that cannot be read.
+pub(crate) async fn page_segments<D: Disk>(node: &Rc<Inner<D>>) -> Result<BTreeSet<SegmentId>, ReadError> {
+    let mut segments = BTreeSet::new();
+    let last = node.names.ask(NAMESPACE_CORE, |names| names.meta.view(|view| view.index_checkpoint())).await;
+    let Some(Content::Chunks { depth, entries, .. }) = last.map(|checkpoint| checkpoint.content) else {
+        return Ok(segments);
+    };
+    let mut cursor = ManifestCursor::new(entries, depth);
+    while let Some(visited) = cursor.next_entry() {
+        segments.insert(location_of(&visited.entry).segment);
+        if visited.depth > 0 {
+            cursor.descend(node, visited).await.map_err(|(_, error)| error)?;
+        }
+    }
+    Ok(segments)
+}
+
+/// Writes the pages of a checkpoint, and commits its root.
+async fn write<D: Disk>(node: &Rc<Inner<D>>) -> Result<(), CheckpointError> {
     let settled = node.store.settled().await;
-    let mut pages = ManifestBuilder::new(node.manifest_page_entries, DomainId::CHECKPOINTS);
+    let mut pages = ManifestBuilder::new(node.manifest_page_entries, DomainId::CHECKPOINTS, None);
     for core in 0..node.names.count() as u16 {
         let mut cursor = PageCursor::default();
         while let Some((page, next)) = node.store.export(CoreId(core), cursor).await {
@@ -115,6 +169,10 @@ async fn take<D: Disk>(node: &Rc<Inner<D>>) -> Result<(), CheckpointError> {
         stored_bytes: volume.stored_bytes,
         content,
     };
+    commit(node, checkpoint).await
+}
+
+async fn commit<D: Disk>(node: &Rc<Inner<D>>, checkpoint: IndexCheckpoint) -> Result<(), CheckpointError> {
     let propose = move |names: Rc<crate::Namespace<D>>| async move {
         names.propose(Command::CheckpointIndex { checkpoint }).await
     };

@@ -99,6 +99,9 @@ pub enum PutError {
     /// The commit was refused or not confirmed.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// The upload took so long that garbage collection has taken what it relied on: send it again.
+    #[error("stored data that this upload relied on was collected before it ended; send it again")]
+    Collected,
 }
 
 /// A file was not read.

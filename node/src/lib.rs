@@ -7,6 +7,7 @@
 //! * [`manifest`]: the list of a file's chunks; long ones are trees of stored pages.
 //! * [`read`]: manifest → location → block → verified bytes.
 //! * `checkpoint`: pages of the chunk index, so that a start need not read all segments.
+//! * [`gc`]: what nothing refers to any more is found, and its space given back.
 //! * [`namespace`]: stat, list, make, move, remove, commit; [`versions`] of files; `calls`: the same from any core.
 //! * [`retention`]: which versions stay, and letting the others go.
 //! * [`events`]: every change of the namespace, for who watches.
@@ -28,6 +29,7 @@ mod checkpoint;
 pub mod error;
 pub mod events;
 pub mod fsck;
+pub mod gc;
 pub mod info;
 pub mod inspect;
 pub mod manifest;
@@ -45,16 +47,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chunk::{Chunker, DomainKey};
+use futures_util::lock::Mutex;
 use meta::{Command, MetaLoad, Response};
 use net::mailbox::Cores;
 use proto::port::{Disk, runtime};
-use proto::{ClusterId, CoreId, DomainId, VirtualShard};
+use proto::{ClusterId, CoreId, DeviceId, DomainId, VirtualShard};
 use shard::segment::{SegmentLog, SegmentOpened};
 pub use shard::{DAMAGED_CHUNKS_MAX, ReadError};
 use shard::{LogError, Store, StoreLoad, StoreStats};
 
 pub use error::{ChangeError, FileReadError, OpenError, PutError};
 pub use events::{EventInfo, EventPage, EventQuery, EventsError, Since};
+pub use gc::{Collect, CycleReport, GcOptions, GcStatus, RunOutcome};
 pub use info::FileInfo;
 pub use meta::{Attributes, Condition, ProposeError, Retention, Session, SnapshotError};
 pub use namespace::{ListPage, Namespace, Removal, Target};
@@ -77,12 +81,26 @@ const NAMESPACE_CORE: CoreId = CoreId(0);
 struct Inner<D: Disk> {
     cluster: ClusterId,
     disks: Vec<D>,
+    /// The devices, and where each is among the disks.
+    devices: Vec<(DeviceId, usize)>,
     names: Cores<Namespace<D>>,
     store: Store<D, MetaLog<D>>,
     domain: Domain,
     manifest_page_entries: usize,
     checkpoint_after_chunks: u64,
     takes_checkpoint: Cell<bool>,
+    /// Held by who takes a checkpoint.
+    checkpointing: Mutex<()>,
+    /// What had changed in the index when the last checkpoint was taken.
+    checkpoint_changes: Cell<u64>,
+}
+
+impl<D: Disk> Inner<D> {
+    /// The disk of a device.
+    fn disk(&self, device: DeviceId) -> Option<D> {
+        let (_, place) = self.devices.iter().find(|(known, _)| *known == device)?;
+        Some(self.disks[*place].clone())
+    }
 }
 
 /// A dedup domain, opened.
@@ -215,7 +233,11 @@ impl<D: Disk> Node<D> {
     /// Nothing acknowledged depends on it. Errors: the last snapshot was not taken, and the next start replays the log.
     pub async fn close(&self) -> Result<(), SnapshotError> {
         self.0.store.close().await;
-        self.names(|names| async move { names.meta.close().await }).await
+        let close = |names: Rc<Namespace<D>>| async move {
+            names.gc.close().await;
+            names.meta.close().await
+        };
+        self.names(close).await
     }
 }
 

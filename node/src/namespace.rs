@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::rc::Rc;
 
 use futures_channel::oneshot;
 use futures_util::FutureExt;
@@ -20,6 +21,7 @@ use crate::GROUP;
 use crate::barrier::Barrier;
 use crate::checkpoint::Taken;
 use crate::error::ChangeError;
+use crate::gc::Desk;
 use crate::info::FileInfo;
 use crate::room;
 use crate::write::{Committed, PutOptions};
@@ -88,6 +90,8 @@ pub struct Namespace<D: Disk> {
     settled: RefCell<Option<oneshot::Sender<()>>>,
     /// Of the chunk index.
     pub(crate) checkpoints: Cell<Taken>,
+    /// Garbage collection: what was asked for, and how it goes.
+    pub(crate) gc: Rc<Desk>,
 }
 
 impl<D: Disk> Namespace<D> {
@@ -99,6 +103,7 @@ impl<D: Disk> Namespace<D> {
             barrier: Barrier::default(),
             settled: RefCell::default(),
             checkpoints: Cell::default(),
+            gc: Rc::default(),
         }
     }
 
@@ -191,10 +196,17 @@ impl<D: Disk> Namespace<D> {
         Ok((info, content.ok_or(MetaError::NotFound)?))
     }
 
-    /// Commits a version whose bytes are durable, making missing parents.
+    /// Commits a version whose bytes are durable, and whose chunks were pinned at `pin_epoch` or later, making missing
+    /// parents.
     ///
-    /// Errors: what the condition says, `IsADirectory`, or the log's.
-    pub async fn commit(&self, path: &FsPath, content: Content, options: PutOptions) -> Result<Committed, ChangeError> {
+    /// Errors: what the condition says, `IsADirectory`, `StaleEpoch`, or the log's.
+    pub async fn commit(
+        &self,
+        path: &FsPath,
+        content: Content,
+        options: PutOptions,
+        pin_epoch: u64,
+    ) -> Result<Committed, ChangeError> {
         let size = content.size();
         let command = |at: Place| Command::CommitFile {
             at,
@@ -203,7 +215,7 @@ impl<D: Disk> Namespace<D> {
             condition: options.condition,
             session: options.session,
             now_ns: runtime::unix_ns(),
-            pin_epoch: 0,
+            pin_epoch,
         };
         let response = self.propose_at(path, command).await?;
         let Response::Committed { inode, version, created } = response else {

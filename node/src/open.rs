@@ -1,7 +1,7 @@
 //! Formatting and recovery: from data directories to a node that serves.
 //!
 //! Order, so that a crash anywhere is harmless: superblocks → incarnation raised on the first device → metadata recovered
-//! → files that no log lists removed → incarnation raised on the others → on every core: its segments recovered and those
+//! → files of freed segments, and those that no log lists, removed → incarnation raised on the others → on every core: its segments recovered and those
 //! left open listed as sealed → serve.
 //!
 //! The order also shows a device that comes back as it once was. No crash leaves the first device, which has the
@@ -18,7 +18,8 @@ use std::sync::atomic::AtomicU64;
 
 use chunk::{ChunkerId, DomainKey, chunker};
 use futures_util::future::try_join_all;
-use meta::{Command, IndexCheckpoint, SegmentRecord, SegmentState, Solo, SoloOptions};
+use futures_util::lock::Mutex;
+use meta::{Command, IndexCheckpoint, ProposeError, SegmentRecord, SegmentState, Solo, SoloOptions};
 use net::mailbox::{MailboxEnd, mailboxes};
 use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, SUPERBLOCK_HAS_METADATA, Superblock};
 use proto::limits::{CORES_MAX, MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES, WAL_RESERVE_BYTES};
@@ -26,11 +27,12 @@ use proto::planted::{self, Bug};
 use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, DomainId, Generation, Geometry, SegmentId};
 use shard::recovery::{ListedSegment, ListedState};
-use shard::segment::{Member, SEGMENT_DIR, piece_name};
+use shard::segment::{Member, SEGMENT_DIR, piece_name, remove_files};
 use shard::{Recovered, Store, StoreOptions, Volume, superblock};
 
 use crate::checkpoint::{self, Cover};
 use crate::error::{ChangeError, OpenError};
+use crate::gc::{Collector, GcOptions};
 use crate::{DEFAULT_DOMAIN, Domain, GROUP, Inner, MetaLog, NAMESPACE_CORE, Namespace, Node};
 
 /// Directory of the metadata log and its snapshots.
@@ -52,6 +54,8 @@ pub struct NodeOptions<D> {
     pub manifest_page_entries: usize,
     /// New chunks after which a checkpoint of the index is taken, unless the index is much larger; fewer in simulation.
     pub checkpoint_after_chunks: u64,
+    /// When garbage is collected by itself, and what that may cost.
+    pub gc: GcOptions,
     /// The chunker of a dedup domain that is made now; an existing one keeps its own for ever.
     pub chunker: ChunkerId,
 }
@@ -68,6 +72,7 @@ impl<D> NodeOptions<D> {
             wal_reserve_bytes: WAL_RESERVE_BYTES,
             manifest_page_entries: MANIFEST_PAGE_ENTRIES_MAX,
             checkpoint_after_chunks: 64 << 10,
+            gc: GcOptions::default(),
             chunker: ChunkerId::FASTCDC_64_KIB,
         }
     }
@@ -132,6 +137,8 @@ pub struct StartPlan {
     chunker: ChunkerId,
     segments: Arc<[ListedSegment]>,
     checkpoint: Option<Arc<IndexCheckpoint>>,
+    /// Of garbage collection.
+    epoch: u64,
     reserving_bytes: Arc<AtomicU64>,
 }
 
@@ -160,7 +167,9 @@ impl<D: Disk> Node<D> {
     ) -> Result<(Node<D>, Started), OpenError> {
         let names = ends.names.open();
         assert_eq!(namespace.is_some(), names.me() == NAMESPACE_CORE, "invariant: one core has the namespace");
+        let mut desk = None;
         if let Some(namespace) = namespace {
+            desk = Some((namespace.meta.clone(), namespace.gc.clone()));
             names.start(Rc::new(namespace));
         }
         let member =
@@ -173,12 +182,14 @@ impl<D: Disk> Node<D> {
             log: MetaLog(names.clone()),
             incarnation: plan.incarnation,
             piece_bytes: options.piece_bytes,
+            epoch: plan.epoch,
             reserving_bytes: plan.reserving_bytes.clone(),
         };
         let store = Store::open(store_options, ends.stores);
         let chunker = chunker(plan.chunker).ok_or(OpenError::UnknownChunker(plan.chunker.0))?;
         let inner = Rc::new(Inner {
             cluster: plan.cluster,
+            devices: plan.devices.clone(),
             disks: options.disks,
             names,
             store,
@@ -186,10 +197,14 @@ impl<D: Disk> Node<D> {
             manifest_page_entries: options.manifest_page_entries,
             checkpoint_after_chunks: options.checkpoint_after_chunks,
             takes_checkpoint: Cell::new(false),
+            checkpointing: Mutex::new(()),
+            checkpoint_changes: Cell::new(0),
         });
         let started = recover(&inner, &plan).await?;
-        if inner.names.me() == NAMESPACE_CORE {
-            runtime::spawn(checkpoint::keep_taking(inner.clone(), started.checkpoint_chunks));
+        if let Some((meta, desk)) = desk {
+            runtime::spawn(checkpoint::keep_taking(inner.clone()));
+            let collector = Collector { node: inner.clone(), meta, desk, options: options.gc };
+            runtime::spawn(collector.keep_collecting());
         }
         Ok((Node(inner), started))
     }
@@ -303,8 +318,9 @@ pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>,
     mark_metadata(disk, superblock).await?;
     let (domain_key, chunker) = open_domain(&meta, &*options.keys, cluster, options.chunker).await?;
     check_fresh(&claimed[1..], &meta)?;
+    finish_freeing(&options.disks, &devices, &meta).await?;
     let segments = listed_segments(&meta);
-    remove_unlisted(&options.disks, &devices, &meta, &segments, &mut report).await?;
+    remove_unlisted(&options.disks, &devices, &segments).await?;
     raise_incarnation(&options.disks, &mut claimed[1..], report.incarnation).await?;
     let plan = StartPlan {
         cluster,
@@ -315,6 +331,7 @@ pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>,
         chunker,
         segments: segments.into(),
         checkpoint: meta.view(|view| view.index_checkpoint()).map(Arc::new),
+        epoch: meta.view(|view| view.epoch()),
         reserving_bytes: Arc::default(),
     };
     Ok((Namespace::new(meta, disk.clone(), cluster), plan, report))
@@ -491,15 +508,32 @@ fn listed_segments<D: Disk>(meta: &Solo<D>) -> Vec<ListedSegment> {
     meta.view(|view| view.segments()).into_iter().filter_map(listed).collect()
 }
 
+/// Removes the files of segments that were freed before the last stop, and takes those off the list.
+async fn finish_freeing<D: Disk>(disks: &[D], devices: &[(DeviceId, usize)], meta: &Solo<D>) -> Result<(), OpenError> {
+    let place = |device| devices.iter().position(|(known, _)| *known == device);
+    for (segment, members) in meta.view(|view| view.freed_segments()) {
+        let member = |device| place(device).map(|place| Member { device, disk: disks[devices[place].1].clone() });
+        let Some(members) = members.into_iter().map(member).collect::<Option<Vec<Member<D>>>>() else { continue };
+        remove_files(segment, &members).await.map_err(|(device, source)| OpenError::Device {
+            directory: place(device).map_or(0, |place| devices[place].1 + 1),
+            source,
+        })?;
+        match meta.propose(GROUP, Command::ForgetSegment { segment }).await {
+            // It stays listed as freed, and is forgotten once there is room.
+            Err(ProposeError::StorageFull) => break,
+            forgotten => drop(forgotten.map_err(ChangeError::from)?),
+        }
+    }
+    Ok(())
+}
+
 /// Removes segment files that no log lists: left by a crash between their creation and their listing.
 ///
 /// A file with a row of its own is never made by a crash: the metadata has forgotten it, and who knows what else.
 async fn remove_unlisted<D: Disk>(
     disks: &[D],
     devices: &[(DeviceId, usize)],
-    meta: &Solo<D>,
     segments: &[ListedSegment],
-    report: &mut OpenReport,
 ) -> Result<(), OpenError> {
     for (number, (device, place)) in devices.iter().enumerate() {
         let disk = &disks[*place];
@@ -521,10 +555,6 @@ async fn remove_unlisted<D: Disk>(
             if let Some(row) = PieceHeader::parse(&first_row).ok().filter(|_| whole)
                 && piece_name(SegmentId(row.segment.get()), usize::from(row.column)) == name
             {
-                if meta.view(|view| view.segment(SegmentId(row.segment.get()))).is_some() {
-                    report.warnings.push(format!("{name} holds rows of a segment that was freed; it was left alone"));
-                    continue;
-                }
                 let what = format!("{name} in directory {} holds rows, and its metadata does not know it", place + 1);
                 return Err(OpenError::Stale { directory: devices[0].1 + 1, what });
             }

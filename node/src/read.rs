@@ -1,20 +1,23 @@
 //! The path of a read: manifest → location → block → verified bytes, a few chunks ahead of the reader.
 
+use std::cell::Cell;
 use std::ops::Range;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesOrdered;
-use meta::Content;
+use meta::{Content, ManifestEntry};
 use proto::VersionNumber;
 use proto::limits::READ_AHEAD_CHUNKS;
+use proto::planted::{self, Bug};
 use proto::port::Disk;
-use shard::ReadError;
+use shard::{Holder, Lease, ReadError, Root};
 
 use crate::error::FileReadError;
 use crate::info::FileInfo;
-use crate::manifest::{ChunkAt, ManifestCursor, location_of, read_chunk};
+use crate::manifest::{ChunkAt, ManifestCursor, location_of, read_chunk, root_of};
 use crate::namespace::Target;
 use crate::{Inner, Node};
 
@@ -32,6 +35,36 @@ pub struct FileReader<D: Disk> {
     reading: FuturesOrdered<Reading>,
     /// File offset up to which reads were started.
     started: u64,
+    held: Option<Rc<Held>>,
+    /// Ends with this.
+    _lease: Lease,
+}
+
+/// What garbage collection must leave to an open file: its content, from where the reader is.
+struct Held {
+    entries: Vec<ManifestEntry>,
+    depth: u8,
+    /// File offset up to which bytes were returned.
+    returned: Cell<u64>,
+    end: Cell<u64>,
+}
+
+impl Holder for Held {
+    fn roots(&self) -> Vec<Root> {
+        if planted::is(Bug::FreedBeforeGrace) {
+            return Vec::new();
+        }
+        let (from, end) = (self.returned.get(), self.end.get());
+        let (mut offset, mut roots) = (0, Vec::new());
+        for entry in &self.entries {
+            let range = offset..offset + entry.bytes;
+            offset = range.end;
+            if range.end > from && range.start < end {
+                roots.push(root_of(entry, self.depth));
+            }
+        }
+        roots
+    }
 }
 
 enum Source {
@@ -60,13 +93,20 @@ impl<D: Disk> Node<D> {
         target: Target,
         version: Option<VersionNumber>,
     ) -> Result<FileReader<D>, FileReadError> {
+        let lease = self.0.store.lease();
         let (info, content) = self.content(target, version).await?;
-        let source = match content {
-            Content::Inline(bytes) => Source::Inline(bytes),
-            Content::Chunks { depth, entries, .. } => Source::Chunks(ManifestCursor::new(entries, depth)),
-        };
         let range = 0..info.size();
-        Ok(FileReader { node: self.clone(), info, range, source, reading: FuturesOrdered::new(), started: 0 })
+        let (source, held) = match content {
+            Content::Inline(bytes) => (Source::Inline(bytes), None),
+            Content::Chunks { depth, entries, .. } => {
+                let (returned, end) = (Cell::new(0), Cell::new(range.end));
+                let held = Rc::new(Held { entries: entries.clone(), depth, returned, end });
+                lease.hold(held.clone());
+                (Source::Chunks(ManifestCursor::new(entries, depth)), Some(held))
+            }
+        };
+        let reading = FuturesOrdered::new();
+        Ok(FileReader { node: self.clone(), info, range, source, reading, started: 0, held, _lease: lease })
     }
 }
 
@@ -82,6 +122,10 @@ impl<D: Disk> FileReader<D> {
         let end = range.end.min(self.info.size());
         self.range = range.start.min(end)..end;
         self.started = self.range.start;
+        if let Some(held) = &self.held {
+            held.returned.set(self.range.start);
+            held.end.set(self.range.end);
+        }
     }
 
     /// Returns the next bytes in order, at most one chunk; `None` at the end of the range.
@@ -95,9 +139,17 @@ impl<D: Disk> FileReader<D> {
             self.reading.push_back(Box::pin(std::future::ready(Err(error))));
         }
         let next = self.reading.next().await;
-        if matches!(next, Some(Err(_))) {
-            self.source = Source::Done;
-            self.reading = FuturesOrdered::new();
+        match &next {
+            Some(Ok(bytes)) => {
+                if let Some(held) = &self.held {
+                    held.returned.set(held.returned.get() + bytes.len() as u64);
+                }
+            }
+            Some(Err(_)) => {
+                self.source = Source::Done;
+                self.reading = FuturesOrdered::new();
+            }
+            None => {}
         }
         next
     }

@@ -66,5 +66,9 @@ fn is_for_tidying_up(command: &Command) -> bool {
             | Command::SetAttributes { .. }
             | Command::SetRetention { .. }
             | Command::ExpireVersions { .. }
+            | Command::FreeSegment { .. }
+            | Command::CheckpointIndex { .. }
+            | Command::RaiseEpoch { .. }
+            | Command::ForgetSegment { .. }
     )
 }

@@ -10,18 +10,21 @@
 use std::rc::Rc;
 
 use chunk::InputEnd;
-use meta::{Attributes, Condition, Content, Session};
+use meta::{Attributes, Condition, Content, MetaError, Session};
 use proto::limits::INLINE_BYTES_MAX;
 use proto::path::FsPath;
 use proto::port::Disk;
 
 use crate::Node;
 use crate::error::{ChangeError, PutError};
+use crate::gc::pin;
 use crate::info::FileInfo;
 use crate::manifest::ManifestBuilder;
 
 /// Bytes that wait to be cut; a few of the longest chunks, so that little is moved to the front again.
 const CUT_BUFFER_BYTES: usize = 512 << 10;
+/// How often a commit is tried whose chunks garbage collection has passed meanwhile.
+const COMMIT_ATTEMPTS_MAX: usize = 4;
 
 /// How a file is written.
 #[derive(Clone, Debug)]
@@ -69,7 +72,8 @@ impl<D: Disk> Node<D> {
         if path.names().is_empty() {
             return Err(ChangeError::Root);
         }
-        let manifest = ManifestBuilder::new(self.0.manifest_page_entries, self.0.domain.id);
+        let lease = Some(self.0.store.lease());
+        let manifest = ManifestBuilder::new(self.0.manifest_page_entries, self.0.domain.id, lease);
         Ok(FileWriter { node: self.clone(), path, options, buffer: Vec::new(), manifest, torn: false })
     }
 }
@@ -111,7 +115,24 @@ impl<D: Disk> FileWriter<D> {
             self.cut(InputEnd::Last).await?;
             self.manifest.finish(&self.node.0).await?
         };
-        Ok(self.node.commit(self.path, content, self.options).await?)
+        self.commit(content).await
+    }
+
+    /// Commits the content. If garbage collection has moved on since its chunks were answered for, they are asked for
+    /// again: those that are still there are so for this commit.
+    async fn commit(&mut self, content: Content) -> Result<Committed, PutError> {
+        for attempt in 1.. {
+            let (path, options) = (self.path.clone(), self.options.clone());
+            let pin_epoch = self.manifest.pin_epoch();
+            match self.node.commit(path, content.clone(), options, pin_epoch).await {
+                Err(ChangeError::Refused(MetaError::StaleEpoch { .. })) if attempt < COMMIT_ATTEMPTS_MAX => {
+                    let epoch = pin::again(&self.node.0, &content).await?;
+                    self.manifest.pinned_again(epoch);
+                }
+                done => return Ok(done?),
+            }
+        }
+        unreachable!("invariant: the last attempt returns")
     }
 
     /// Cuts and stores what is certain of the buffer.
@@ -127,7 +148,9 @@ impl<D: Disk> FileWriter<D> {
             start += bytes;
         }
         let buffer = Rc::new(std::mem::take(&mut self.buffer));
-        for chunk in node.store_chunks(&buffer, cuts).await {
+        let (chunks, pin_epoch) = node.store_chunks(&buffer, cuts).await;
+        self.manifest.pinned_at(pin_epoch);
+        for chunk in chunks {
             self.manifest.push(&node, chunk).await?;
         }
         self.buffer = Rc::into_inner(buffer).expect("invariant: nobody keeps the bytes of chunks that were put");

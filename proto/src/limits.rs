@@ -112,6 +112,18 @@ pub const EVENT_WAIT_SECONDS_MAX: usize = 60;
 /// Seconds after which a disk that does not answer is given up until the next start: well above the time that a drive
 /// or a network volume takes to recover by itself.
 pub const DISK_ANSWER_SECONDS_MAX: u64 = 180;
+/// Versions whose manifests one step of a garbage collection's walk takes.
+pub const MARK_STEP_VERSIONS_MAX: usize = 256;
+/// Entries of manifests after which such a step ends, and which are sent to their owners together.
+pub const MARK_STEP_ENTRIES_MAX: usize = 4_096;
+/// Entries of the index that one step of a sweep looks at.
+pub const SWEEP_STEP_ENTRIES_MAX: usize = 16 << 10;
+/// Stale entries that a sweep gathers before it reads their row tables, so that each is read once for many: 12 MiB.
+pub const SWEEP_BATCH_CHUNKS_MAX: usize = 256 << 10;
+/// Segments that missing chunks may protect; with more a cycle of garbage collection ends without freeing anything.
+pub const PROTECTED_SEGMENTS_MAX: usize = 65_536;
+/// Segments that are freed together, so that their files' removals share a sync.
+pub const FREE_BATCH_SEGMENTS_MAX: usize = 64;
 /// Virtual shards of a node: index partitions and namespace groups, dealt to the cores at start.
 pub const VIRTUAL_SHARDS: usize = 64;
 /// Calls from one core to another that may be under way; callers beyond it wait for room.

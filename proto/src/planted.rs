@@ -15,8 +15,6 @@
 //!   bug gets into a program. Only `chaos` may have the feature; `tools/tests/planted.rs` holds to that, and looks into
 //!   the built programs.
 //! * With it a bug is switched on for one thread, until the guard that `plant` returned is dropped.
-//!
-//! What is not here: a pin that is lost. It costs data only once garbage is collected, which this version does not do.
 
 /// Defines [`Bug`], and the names that only a program with the feature has.
 macro_rules! bugs {
@@ -80,6 +78,14 @@ bugs! {
     LaggingCoreCovered = "lagging-core-covered",
     /// A page of a checkpoint leaves out the last entries of its partition.
     CheckpointCutShort = "checkpoint-cut-short",
+
+    // Garbage collection.
+    /// A chunk that an upload is told about is not pinned.
+    LostPin = "lost-pin",
+    /// What open reads need is not marked.
+    FreedBeforeGrace = "freed-before-grace",
+    /// A segment is freed although a chunk that should lie there is missing from the index.
+    IncompleteIndexTrusted = "incomplete-index-trusted",
 
     // The node.
     /// A start does not make its incarnation durable, so the next one has the same.

@@ -105,7 +105,8 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
     /// Forgets what the owner on this core knows: a checkpoint was no good, and all segments are replayed.
     pub fn reset(&self) {
         let inner = self.inner();
-        *inner.owner.borrow_mut() = inner.new_owner();
+        let fresh = inner.new_owner();
+        *inner.owner.borrow_mut() = fresh;
     }
 }
 
@@ -119,7 +120,8 @@ pub struct PageCursor {
 impl<D: Disk, L: SegmentLog> Inner<D, L> {
     /// An owner of this core's virtual shards that knows nothing.
     pub(crate) fn new_owner(&self) -> Owner {
-        new_owner(self.peers.me(), self.peers.count())
+        let epoch = self.owner.borrow().index.epoch();
+        new_owner(self.peers.me(), self.peers.count(), epoch)
     }
 
     /// At or above every segment of this home so far.
@@ -161,8 +163,10 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     }
 }
 
-/// The owner of core `me`'s virtual shards among `cores`.
-pub(crate) fn new_owner(me: CoreId, cores: usize) -> Owner {
+/// The owner of core `me`'s virtual shards among `cores`, in `epoch` of garbage collection.
+pub(crate) fn new_owner(me: CoreId, cores: usize, epoch: u64) -> Owner {
     let owned = (0..VIRTUAL_SHARDS as u8).map(VirtualShard).filter(|shard| owner_of(*shard, cores) == me);
-    Owner::new(Index::new(owned))
+    let mut index = Index::new(owned);
+    index.set_epoch(epoch);
+    Owner::new(index)
 }

@@ -11,6 +11,8 @@
 //! * `open`: new segments, and recovery over all segments; [`recovery`]: what one segment holds, believed only as far
 //!   as it proves itself.
 //! * `checkpoint`: what a checkpoint of the index takes from each core and gives back.
+//! * `sweep`: garbage collection at the owners: marks, pins, and what is condemned; `unused`: segments that nothing names;
+//!   `lease`: what is open.
 //! * [`examine`]: what a segment file holds, looked at piece by piece and never changed.
 //! * [`files`] and [`recent`]: bounded caches.
 //! * [`superblock`]: who a device is, and the incarnation that makes segment ids unique.
@@ -29,6 +31,7 @@ pub mod error;
 pub mod examine;
 pub mod files;
 mod known;
+mod lease;
 mod open;
 mod owner;
 mod read;
@@ -39,12 +42,17 @@ pub mod rows;
 pub mod segment;
 pub mod store;
 pub mod superblock;
+mod sweep;
+mod unused;
 mod wait;
 mod writer;
 
 pub use checkpoint::{PageCursor, Settled};
 pub use error::{LogError, ReadError, RecoverError, SegmentError, StoreError};
+pub use lease::{Holder, Lease, LeaseCursor, Root};
 pub use open::{METADATA_RESERVE_BYTES, Recovered};
 pub use owner::{OTHER_COPIES_MAX as DAMAGED_CHUNKS_MAX, Volume};
 pub use segment::{Member, SegmentLog};
-pub use store::{Store, StoreLoad, StoreOptions, StoreStats, Stored, Underway};
+pub use store::{Store, StoreLoad, StoreOptions, StoreStats, Stored, StoredBatch, Underway};
+pub use sweep::{Reference, Swept};
+pub use unused::UnusedSegment;

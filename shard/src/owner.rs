@@ -9,6 +9,7 @@
 //! Everything here is synchronous and owned by one core: the others ask through mailboxes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use futures_channel::oneshot;
 use index::{Coverage, Index, Lookup};
@@ -138,6 +139,8 @@ pub(crate) struct Owner {
     displaced: Vec<Displaced>,
     /// By the segment that the index names for them: all segments whose chunks were entered one by one.
     volumes: BTreeMap<SegmentId, Volume>,
+    /// Entries that came or went since the start.
+    changes: u64,
     /// In segments that the checkpoint which was loaded at the start covered. One core has it for all, and the others
     /// take from it: only their sum, modulo 2^64, means something.
     covered: Volume,
@@ -153,8 +156,14 @@ impl Owner {
             counted_in: BTreeMap::new(),
             displaced: Vec::new(),
             volumes: BTreeMap::new(),
+            changes: 0,
             covered: Volume::default(),
         }
+    }
+
+    /// Entries that came or went since the start.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Chunks that somebody claimed and has neither inserted nor abandoned.
@@ -167,9 +176,11 @@ impl Owner {
         self.other_copies.len().max(self.doubted.len()).max(self.counted_in.len())
     }
 
-    /// Answers for each chunk, in order; `asker` writes those that are his.
-    pub(crate) fn claim(&mut self, asker: CoreId, wanted: &[Wanted]) -> Vec<Claim> {
-        wanted.iter().map(|wanted| self.claim_one(asker, wanted)).collect()
+    /// Answers for each chunk, in order; `asker` writes those that are his. All of them are pinned at the epoch that is
+    /// returned, or will be at a later one when they are inserted.
+    pub(crate) fn claim(&mut self, asker: CoreId, wanted: &[Wanted]) -> (u64, Vec<Claim>) {
+        let claims = wanted.iter().map(|wanted| self.claim_one(asker, wanted)).collect();
+        (self.index.epoch(), claims)
     }
 
     fn claim_one(&mut self, asker: CoreId, wanted: &Wanted) -> Claim {
@@ -178,7 +189,12 @@ impl Owner {
             underway.waiting.push(tell);
             return Claim::Underway { writer: underway.writer, durable };
         }
-        match self.index.lookup_and_pin(&wanted.id) {
+        let found = if planted::is(Bug::LostPin) {
+            self.index.lookup(&wanted.id)
+        } else {
+            self.index.lookup_and_pin(&wanted.id)
+        };
+        match found {
             Lookup::Found(location)
                 if wanted.disbelieved != Some(location) && self.doubted.get(&wanted.id) != Some(&location) =>
             {
@@ -232,12 +248,13 @@ impl Owner {
         if let Some(before) = counted_in.or(known.map(|known| known.segment))
             && !planted::is(Bug::CountedTwice)
         {
-            let before = self.volumes.get_mut(&before).unwrap_or(&mut self.covered);
+            let before = self.counted_with(before);
             *before = before.without(Volume::of(chunk));
         }
         *self.volumes.entry(answers.segment).or_default() += Volume::of(chunk);
         self.doubted.remove(&chunk.id);
         self.index.insert(&chunk.id, answers);
+        self.changes += 1;
     }
 
     /// The writer of these chunks failed: whoever waits for them is told why, and the next to ask writes them.
@@ -286,24 +303,116 @@ impl Owner {
         }
     }
 
-    /// A copy verified where others did not: it answers from now on. A chunk that the index does not know stays unknown:
-    /// it may have been condemned while the copy was read.
+    /// A copy verified where others did not: it answers from now on.
+    ///
+    /// Meanwhile the chunk may have been condemned, or moved: a place that is neither the one that the index names nor
+    /// that of a remembered copy is about to be freed.
     pub(crate) fn prefer(&mut self, id: &ChunkId, location: Location) {
         let Some(known) = self.known(id) else { return };
-        self.doubted.remove(id);
-        if known != location {
+        if known == location {
+            self.doubted.remove(id);
+        } else if self.other_copies.get(id).is_some_and(|copies| copies.contains(&location)) {
             self.stay_counted_in(id, known.segment);
             self.remember_copy(*id, known);
+            self.doubted.remove(id);
             self.index.insert(id, location);
+            self.changes += 1;
         }
     }
 
     /// Where the index says that a chunk lies.
-    fn known(&self, id: &ChunkId) -> Option<Location> {
-        match self.index.lookup(id) {
-            Lookup::Found(location) => Some(location),
+    pub(crate) fn known(&self, id: &ChunkId) -> Option<Location> {
+        self.index.location_of(id)
+    }
+
+    /// Whether the copy at `location` answers: the index names it, and it was not found damaged.
+    pub(crate) fn answers(&self, id: &ChunkId, location: Location) -> bool {
+        self.known(id) == Some(location) && self.doubted.get(id) != Some(&location)
+    }
+
+    /// Marks chunks that something refers to; returns the places in `ids` of those that the index does not know.
+    pub(crate) fn mark(&mut self, ids: &[ChunkId]) -> Vec<usize> {
+        ids.iter().enumerate().filter(|(_, id)| !self.index.mark(id)).map(|(place, _)| place).collect()
+    }
+
+    /// Pins chunks for somebody who refers to them already; returns where each of them answers, and the epoch.
+    pub(crate) fn pin(&mut self, ids: &[ChunkId]) -> (u64, Vec<Option<Location>>) {
+        let mut pin = |id: &ChunkId| match self.index.lookup_and_pin(id) {
+            Lookup::Found(location) => Some(location).filter(|location| self.doubted.get(id) != Some(location)),
             Lookup::Absent | Lookup::Unknown => None,
+        };
+        let found = ids.iter().map(&mut pin).collect();
+        (self.index.epoch(), found)
+    }
+
+    /// Enters a chunk again that something refers to, after the table of its row was read; returns whether the index
+    /// knows it now.
+    pub(crate) fn reenter(&mut self, chunk: &DurableChunk) -> bool {
+        if self.index.mark(&chunk.id) {
+            return true;
         }
+        self.index.insert(&chunk.id, chunk.location);
+        if self.known(&chunk.id).is_none() {
+            return false;
+        }
+        if !self.counted_in.contains_key(&chunk.id) {
+            *self.counted_with(chunk.location.segment) += Volume::of(chunk);
+        }
+        self.changes += 1;
+        true
+    }
+
+    /// Takes those of the chunks out of the index that are still stale, and that it still names at these places.
+    pub(crate) fn condemn(&mut self, chunks: &[DurableChunk]) -> Volume {
+        let mut condemned = Volume::default();
+        for chunk in chunks {
+            if !self.index.condemn(&chunk.id, chunk.location) {
+                continue;
+            }
+            let counted_in = self.counted_in.remove(&chunk.id).unwrap_or(chunk.location.segment);
+            let counted_with = self.counted_with(counted_in);
+            *counted_with = counted_with.without(Volume::of(chunk));
+            // What is dead has no copies that anybody needs.
+            self.other_copies.remove(&chunk.id);
+            self.doubted.remove(&chunk.id);
+            self.changes += 1;
+            condemned += Volume::of(chunk);
+        }
+        condemned
+    }
+
+    /// Up to `limit` chunks after `after` of which other copies are remembered, with the place that answers for them.
+    pub(crate) fn copied(&self, after: Option<ChunkId>, limit: usize) -> Vec<(ChunkId, Location)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let remembered = self.other_copies.range((from, Bound::Unbounded));
+        let named = remembered.filter_map(|(id, _)| Some((*id, self.known(id)?)));
+        named.filter(|(id, location)| self.answers(id, *location)).take(limit).collect()
+    }
+
+    /// The copy that the index names was read and verified: the others are not needed.
+    pub(crate) fn forget_copies(&mut self, chunk: &DurableChunk) {
+        if !self.answers(&chunk.id, chunk.location) {
+            return;
+        }
+        self.other_copies.remove(&chunk.id);
+        if let Some(counted_in) = self.counted_in.remove(&chunk.id) {
+            let before = self.counted_with(counted_in);
+            *before = before.without(Volume::of(chunk));
+            *self.counted_with(chunk.location.segment) += Volume::of(chunk);
+        }
+    }
+
+    /// Those of `segments`, ascending, that no entry names, in which no copy is remembered and nothing is counted.
+    pub(crate) fn unused(&self, segments: &[SegmentId]) -> Vec<SegmentId> {
+        let copies = self.other_copies.values().flatten().map(|copy| copy.segment);
+        let remembered: BTreeSet<SegmentId> = copies.chain(self.counted_in.values().copied()).collect();
+        let unused = |segment: &SegmentId| self.index.chunks_in(*segment) == 0 && !remembered.contains(segment);
+        segments.iter().copied().filter(unused).collect()
+    }
+
+    /// Where the chunks of a segment are counted.
+    fn counted_with(&mut self, segment: SegmentId) -> &mut Volume {
+        self.volumes.get_mut(&segment).unwrap_or(&mut self.covered)
     }
 
     /// Notes where a chunk is counted before the index names another segment for it: its length is not known here.
@@ -342,10 +451,11 @@ impl Owner {
             stored_bytes: u64::from(stored_bytes),
         };
         let counted_in = self.counted_in.remove(&chunk.id).unwrap_or(chunk.from.segment);
-        let before = self.volumes.get_mut(&counted_in).unwrap_or(&mut self.covered);
+        let before = self.counted_with(counted_in);
         *before = before.without(volume(chunk.stored_before));
         *self.volumes.entry(chunk.to.segment).or_default() += volume(chunk.stored_after);
         self.doubted.remove(&chunk.id);
+        self.changes += 1;
         true
     }
 
@@ -401,6 +511,7 @@ mod tests {
     fn owner() -> Owner {
         let mut owner = Owner::new(Index::new((0..64).map(VirtualShard)));
         owner.complete();
+        owner.index.set_epoch(1);
         owner
     }
 
@@ -413,7 +524,7 @@ mod tests {
     }
 
     fn ask(owner: &mut Owner, asker: CoreId, id: ChunkId, disbelieved: Option<Location>) -> Claim {
-        owner.claim(asker, &[Wanted { id, disbelieved }]).pop().expect("one answer")
+        owner.claim(asker, &[Wanted { id, disbelieved }]).1.pop().expect("one answer")
     }
 
     #[test]
@@ -582,5 +693,65 @@ mod tests {
             assert_eq!(owner.volume(|_| true).stored_bytes, 2);
             assert_eq!(owner.volume(|segment| segment == SegmentId(1)), Volume::default());
         }
+    }
+
+    #[test]
+    fn a_condemned_chunk_is_counted_nowhere_and_is_written_by_the_next_who_asks() {
+        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let (dead, kept) = (ChunkId([1; 32]), ChunkId([2; 32]));
+        // The first counts for all what the loaded checkpoint covered; the dead chunk's entry is with the other.
+        let (mut first, mut owner) = (self::owner(), owner());
+        first.add_covered(one);
+        owner.index.insert(&dead, location(1));
+        owner.insert(&[chunk(kept, 2)]);
+        owner.index.set_epoch(3);
+        assert_eq!(owner.mark(&[kept, ChunkId([9; 32])]), [1], "one is unknown");
+        assert_eq!(owner.condemn(&[chunk(kept, 2), chunk(dead, 2)]), Volume::default(), "alive, and another place");
+        assert_eq!(owner.condemn(&[chunk(dead, 1)]), one);
+        let mut sum = first.volume(|_| true);
+        sum += owner.volume(|_| true);
+        assert_eq!(sum, one);
+        assert_eq!(owner.unused(&[SegmentId(1), SegmentId(2)]), [SegmentId(1)]);
+        assert!(matches!(ask(&mut owner, A, dead, None), Claim::Yours));
+    }
+
+    #[test]
+    fn a_segment_with_a_remembered_copy_is_used_until_the_named_copy_was_verified() {
+        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let id = ChunkId([1; 32]);
+        let mut owner = owner();
+        owner.recover(&[chunk(id, 1), chunk(id, 2)]);
+        assert_eq!(owner.unused(&[SegmentId(1), SegmentId(2)]), []);
+        assert_eq!(owner.copied(None, 9), [(id, location(2))]);
+        owner.forget_copies(&chunk(id, 1));
+        assert_eq!(owner.copied(None, 9).len(), 1, "that copy does not answer");
+        owner.forget_copies(&chunk(id, 2));
+        assert_eq!(owner.unused(&[SegmentId(1), SegmentId(2)]), [SegmentId(1)]);
+        owner.forget_segment(SegmentId(1));
+        assert_eq!(owner.volume(|_| true), one);
+        assert_eq!(owner.copied(None, 9), []);
+    }
+
+    #[test]
+    fn a_reader_that_comes_late_does_not_bring_back_what_was_condemned_or_moved() {
+        let id = ChunkId([1; 32]);
+        let mut owner = owner();
+        owner.insert(&[chunk(id, 1)]);
+        owner.index.insert(&id, location(2));
+        owner.prefer(&id, location(1));
+        assert_eq!(owner.known(&id), Some(location(2)));
+        owner.index.set_epoch(3);
+        owner.condemn(&[chunk(id, 2)]);
+        owner.prefer(&id, location(2));
+        assert_eq!(owner.known(&id), None);
+    }
+
+    #[test]
+    fn a_chunk_that_is_entered_again_is_counted_once() {
+        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let id = ChunkId([1; 32]);
+        let mut owner = owner();
+        assert!(owner.reenter(&chunk(id, 1)) && owner.reenter(&chunk(id, 1)));
+        assert_eq!((owner.volume(|_| true), owner.index.chunks()), (one, 1));
     }
 }

@@ -30,6 +30,7 @@ use crate::checkpoint::new_owner;
 use crate::error::{ReadError, StoreError};
 use crate::files::SegmentFiles;
 use crate::known::KnownChunks;
+use crate::lease::Leases;
 use crate::owner::{Claim, DurableChunk, Owner, Wanted, at_least_nothing};
 use crate::recent::Recent;
 use crate::row::CompressedBlock;
@@ -60,6 +61,8 @@ pub struct StoreOptions<D, L> {
     /// Bytes reserved for one piece of a new segment; from [`SEGMENT_PIECE_BYTES_MIN`] to
     /// [`SEGMENT_PIECE_BYTES`].
     pub piece_bytes: u64,
+    /// The epoch of garbage collection that the metadata has: everything that the start enters is pinned at it.
+    pub epoch: u64,
     /// Bytes that cores of this node are about to reserve on each device; one counter for all cores.
     pub reserving_bytes: Arc<AtomicU64>,
 }
@@ -70,6 +73,14 @@ pub enum Stored {
     Durable(Location),
     /// On its way: wait with [`Store::settle`].
     Underway(Underway),
+}
+
+/// What came of chunks that were put together.
+pub struct StoredBatch {
+    /// Each of them, in order.
+    pub chunks: Vec<Stored>,
+    /// The lowest epoch at which an owner answered for one of them; the highest there is for none.
+    pub pin_epoch: u64,
 }
 
 /// A chunk that is being written.
@@ -166,6 +177,7 @@ pub struct Inner<D: Disk, L: SegmentLog> {
     /// All cores have recovered their segments.
     pub(crate) is_complete: Cell<bool>,
     pub(crate) writer: RowWriter,
+    pub(crate) leases: Rc<Leases>,
     /// Counter of the next segment: those of one core differ by the number of cores.
     pub(crate) next_segment: Cell<u64>,
     /// Segments that have their number and are not in `home` yet.
@@ -203,12 +215,13 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
             files: SegmentFiles::new(&options.members),
             home: RefCell::default(),
             foreign: RefCell::default(),
-            owner: RefCell::new(new_owner(peers.me(), peers.count())),
+            owner: RefCell::new(new_owner(peers.me(), peers.count(), options.epoch)),
             known: RefCell::default(),
             blocks: Rc::default(),
             gone: RefCell::new(Recent::new(GONE_SEGMENTS_MAX)),
             is_complete: Cell::new(false),
             writer: RowWriter::new(options.piece_bytes),
+            leases: Rc::default(),
             next_segment: Cell::new(u64::from(peers.me().0) + peers.count() as u64),
             opening: RefCell::default(),
             tables_at_hand: Cell::new(0),
@@ -230,7 +243,7 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
     ///
     /// Once there was room it runs to its end even if the returned future is dropped: others may already wait for what
     /// was claimed. Before, nothing is kept of it, so that no crowd of callers who went away gathers at a slow disk.
-    pub async fn put(&self, ids: Vec<ChunkId>, block: impl FnMut(usize) -> CompressedBlock + 'static) -> Vec<Stored> {
+    pub async fn put(&self, ids: Vec<ChunkId>, block: impl FnMut(usize) -> CompressedBlock + 'static) -> StoredBatch {
         self.inner.writer.wait_for_room().await;
         let (done, stored) = oneshot::channel();
         let inner = self.inner.clone();
@@ -314,15 +327,17 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         CoreId((segment.counter() % self.peers.count() as u64) as u16)
     }
 
-    async fn put(&self, ids: &[ChunkId], mut block: impl FnMut(usize) -> CompressedBlock) -> Vec<Stored> {
+    async fn put(&self, ids: &[ChunkId], mut block: impl FnMut(usize) -> CompressedBlock) -> StoredBatch {
         let me = self.peers.me();
+        let mut pin_epoch = u64::MAX;
         let mut stored: Vec<Option<Stored>> = ids.iter().map(|_| None).collect();
         let mut places: Vec<usize> = (0..ids.len()).collect();
         let mut wanted: Vec<Wanted> = ids.iter().map(|id| Wanted { id: *id, disbelieved: None }).collect();
         let mut refused = Vec::new();
         while !wanted.is_empty() {
             let mut candidates = Vec::new();
-            let claims = self.claim(&wanted).await;
+            let (epoch, claims) = self.claim(&wanted).await;
+            pin_epoch = pin_epoch.min(epoch);
             for ((place, wanted), claim) in places.into_iter().zip(wanted).zip(claims) {
                 stored[place] = match claim {
                     Claim::Candidate(location) => {
@@ -359,11 +374,12 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         if !refused.is_empty() {
             self.abandon(refused, &StoreError::Closing).await;
         }
-        stored.into_iter().map(|stored| stored.expect("invariant: every chunk was answered for")).collect()
+        let answered = |stored: Option<Stored>| stored.expect("invariant: every chunk was answered for");
+        StoredBatch { chunks: stored.into_iter().map(answered).collect(), pin_epoch }
     }
 
-    /// Asks the owners; answers in the order of `wanted`.
-    async fn claim(&self, wanted: &[Wanted]) -> Vec<Claim> {
+    /// Asks the owners; answers in the order of `wanted`, with the lowest epoch of an owner.
+    async fn claim(&self, wanted: &[Wanted]) -> (u64, Vec<Claim>) {
         let asker = self.peers.me();
         let batches = self.by_owner(wanted.iter().copied().enumerate(), |(_, wanted)| wanted.id);
         let ask = |(owner, batch): (CoreId, Vec<(usize, Wanted)>)| async move {
@@ -373,12 +389,15 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             (places, claims.await)
         };
         let mut claims: Vec<Option<Claim>> = wanted.iter().map(|_| None).collect();
-        for (places, answers) in join_all(batches.into_iter().map(ask)).await {
+        let mut lowest = u64::MAX;
+        for (places, (epoch, answers)) in join_all(batches.into_iter().map(ask)).await {
+            lowest = lowest.min(epoch);
             for (place, answer) in places.into_iter().zip(answers) {
                 claims[place] = Some(answer);
             }
         }
-        claims.into_iter().map(|claim| claim.expect("invariant: an owner answers for every chunk")).collect()
+        let answered = |claim: Option<Claim>| claim.expect("invariant: an owner answers for every chunk");
+        (lowest, claims.into_iter().map(answered).collect())
     }
 
     /// Tells the owners that chunks are durable.

@@ -64,9 +64,23 @@ struct Queue {
     /// Blocks at the front that somebody waits for.
     urgent: usize,
     closing: bool,
+    /// How often the open segments were asked to be sealed.
+    turn: u64,
     lanes: usize,
     /// Lanes that have a segment.
     segments: usize,
+    /// For each lane the turn in which its segment was opened, until that is sealed or given up.
+    opened_in: Vec<Option<u64>>,
+}
+
+/// What a lane does next.
+enum Work {
+    /// Write a row of these blocks.
+    Row(Vec<Queued>),
+    /// Seal the segment.
+    Seal,
+    /// Nothing more comes.
+    End,
 }
 
 /// The queue in front of the lanes.
@@ -76,6 +90,8 @@ pub(crate) struct RowWriter {
     work: WaitList,
     room: WaitList,
     ended: WaitList,
+    /// A lane has sealed its segment, or given it up.
+    sealed: WaitList,
 }
 
 impl RowWriter {
@@ -87,6 +103,7 @@ impl RowWriter {
             work: WaitList::default(),
             room: WaitList::default(),
             ended: WaitList::default(),
+            sealed: WaitList::default(),
         }
     }
 
@@ -131,12 +148,27 @@ impl RowWriter {
         self.ended.until(|| (self.queue.borrow().lanes == 0).then_some(())).await;
     }
 
-    /// Takes the blocks of the next row off the queue: `None` while it is not time, `Some(None)` at the end. A lane that
-    /// found no room for a segment leaves the rows to those that have one.
-    fn next_row(&self, found_no_room: bool) -> Option<Option<Vec<Queued>>> {
+    /// Has the open segments sealed, and waits until they are; rows that come later go to new ones.
+    pub(crate) async fn turn_over(&self) {
+        let turn = {
+            let mut queue = self.queue.borrow_mut();
+            queue.turn += 1;
+            queue.turn
+        };
+        self.work.wake();
+        let sealed = || self.queue.borrow().opened_in.iter().flatten().all(|opened| *opened >= turn).then_some(());
+        self.sealed.until(sealed).await;
+    }
+
+    /// What a lane does next; `None` while it is not time. A lane that found no room for a segment leaves the rows to
+    /// those that have one.
+    fn next_work(&self, lane: usize, found_no_room: bool) -> Option<Work> {
         let mut queue = self.queue.borrow_mut();
+        if queue.opened_in[lane].is_some_and(|turn| turn < queue.turn) {
+            return Some(Work::Seal);
+        }
         if queue.waiting.is_empty() {
-            return queue.closing.then_some(None);
+            return queue.closing.then_some(Work::End);
         }
         if found_no_room && queue.segments > 0 {
             return None;
@@ -156,7 +188,7 @@ impl RowWriter {
         }
         queue.waiting_bytes -= row_bytes;
         queue.urgent = queue.urgent.saturating_sub(row.len());
-        Some(Some(row))
+        Some(Work::Row(row))
     }
 
     /// Puts the blocks of a row back, to be taken next.
@@ -175,8 +207,16 @@ impl RowWriter {
         self.queue.borrow().segments > 0
     }
 
-    fn segment_opened(&self) {
-        self.queue.borrow_mut().segments += 1;
+    fn segment_opened(&self, lane: usize) {
+        let mut queue = self.queue.borrow_mut();
+        queue.segments += 1;
+        queue.opened_in[lane] = Some(queue.turn);
+    }
+
+    /// A lane has sealed its segment, or given it up.
+    fn segment_gone(&self, lane: usize) {
+        self.queue.borrow_mut().opened_in[lane] = None;
+        self.sealed.wake();
     }
 
     /// A lane appends no more to its segment: whoever left his rows to it tries for himself again.
@@ -188,11 +228,14 @@ impl RowWriter {
 
 /// Starts the lanes of a sink's writer.
 pub(crate) fn start_lanes<D: Disk>(sink: &Rc<impl RowSink<D>>, code: &Rc<Code>, lanes: usize) {
-    for _ in 0..lanes {
-        sink.writer().queue.borrow_mut().lanes += 1;
+    for lane in 0..lanes {
+        let mut queue = sink.writer().queue.borrow_mut();
+        queue.lanes += 1;
+        queue.opened_in.push(None);
+        drop(queue);
         let (sink, code) = (sink.clone(), code.clone());
         runtime::spawn(async move {
-            run_lane(&*sink, &code).await;
+            run_lane(&*sink, &code, lane).await;
             let writer = sink.writer();
             writer.queue.borrow_mut().lanes -= 1;
             writer.ended.wake();
@@ -200,15 +243,23 @@ pub(crate) fn start_lanes<D: Disk>(sink: &Rc<impl RowSink<D>>, code: &Rc<Code>, 
     }
 }
 
-async fn run_lane<D: Disk>(sink: &impl RowSink<D>, code: &Code) {
+async fn run_lane<D: Disk>(sink: &impl RowSink<D>, code: &Code, lane: usize) {
     let writer = sink.writer();
     let mut open: Option<OpenSegment<D>> = None;
     let mut found_no_room = false;
-    while let Some(row) = writer.work.until(|| writer.next_row(found_no_room)).await {
+    loop {
+        let row = match writer.work.until(|| writer.next_work(lane, found_no_room)).await {
+            Work::Row(row) => row,
+            Work::Seal => {
+                seal(sink, lane, open.take()).await;
+                continue;
+            }
+            Work::End => break,
+        };
         writer.room.wake();
         let (blocks, waiters): (Vec<CompressedBlock>, Vec<_>) =
             row.into_iter().map(|queued| (queued.block, queued.done)).unzip();
-        let written = write_row(sink, code, &mut open, &blocks).await;
+        let written = write_row(sink, code, lane, &mut open, &blocks).await;
         found_no_room = matches!(&written, Err(StoreError::Segment(error)) if error.is_no_space());
         if found_no_room && writer.lane_has_segment() {
             writer.give_back(blocks.into_iter().zip(waiters).map(|(block, done)| Queued { block, done }));
@@ -223,9 +274,15 @@ async fn run_lane<D: Disk>(sink: &impl RowSink<D>, code: &Code) {
             let _ = waiter.send(written.as_ref().map(|locations| locations[number]).map_err(Clone::clone));
         }
     }
+    seal(sink, lane, open).await;
+}
+
+/// Seals a lane's segment, if it has one.
+async fn seal<D: Disk>(sink: &impl RowSink<D>, lane: usize, open: Option<OpenSegment<D>>) {
     if let Some(segment) = open {
-        writer.segment_ended();
+        sink.writer().segment_ended();
         sink.seal(segment).await;
+        sink.writer().segment_gone(lane);
     }
 }
 
@@ -233,18 +290,17 @@ async fn run_lane<D: Disk>(sink: &impl RowSink<D>, code: &Code) {
 async fn write_row<D: Disk>(
     sink: &impl RowSink<D>,
     code: &Code,
+    lane: usize,
     open: &mut Option<OpenSegment<D>>,
     blocks: &[CompressedBlock],
 ) -> Result<Vec<Location>, StoreError> {
-    if let Some(full) = open.take_if(|segment| !segment.fits(blocks)) {
-        sink.writer().segment_ended();
-        sink.seal(full).await;
-    }
+    let full = open.take_if(|segment| !segment.fits(blocks));
+    seal(sink, lane, full).await;
     let segment = match open.take() {
         Some(segment) => segment,
         None => {
             let segment = sink.open_segment().await?;
-            sink.writer().segment_opened();
+            sink.writer().segment_opened(lane);
             segment
         }
     };
@@ -252,12 +308,14 @@ async fn write_row<D: Disk>(
         Ok(appended) => appended,
         Err(error) => {
             sink.writer().segment_ended();
+            sink.writer().segment_gone(lane);
             return Err(error);
         }
     };
     if let Err(error) = sink.row_durable(&segment.home, &row).await {
         sink.writer().segment_ended();
         segment.release().await;
+        sink.writer().segment_gone(lane);
         return Err(error);
     }
     let id = segment.home.segment.id;

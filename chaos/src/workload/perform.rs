@@ -52,6 +52,7 @@ pub(super) async fn perform(
                 }
                 Err(PutError::Store(error)) => Outcome::TurnedDown(error.to_string()),
                 Err(PutError::Change(error)) => refused(error),
+                Err(error @ PutError::Collected) => Outcome::TurnedDown(error.to_string()),
             }
         }
         Action::Restore { path: at, version, condition } => {
@@ -91,6 +92,7 @@ pub(super) async fn perform(
 
 fn refused(error: ChangeError) -> Outcome {
     match error {
+        ChangeError::Refused(overtaken @ MetaError::StaleEpoch { .. }) => Outcome::TurnedDown(overtaken.to_string()),
         ChangeError::Refused(late @ MetaError::StaleSequence { .. }) => Outcome::Late(late.to_string()),
         ChangeError::Refused(refused) => match Refusal::of(&refused) {
             Some(refusal) => Outcome::Answered(Answer::Refused(refusal)),

@@ -266,6 +266,9 @@ impl From<PutError> for ApiError {
         match error {
             PutError::Store(error) => error.into(),
             PutError::Change(error) => error.into(),
+            collected @ PutError::Collected => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stale", collected.to_string()).later()
+            }
         }
     }
 }

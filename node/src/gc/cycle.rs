@@ -1,0 +1,98 @@
+//! One cycle, step by step; the numbers are those of the RFC.
+
+use std::sync::Arc;
+
+use meta::{Command, ProposeError, Response};
+use proto::CoreId;
+use proto::port::{Disk, runtime};
+use shard::{ReadError, Swept};
+
+use super::pace::Pace;
+use super::status::{CycleReport, Phase};
+use super::{Collector, mark};
+use crate::checkpoint::CheckpointError;
+use crate::error::ChangeError;
+use crate::{BUSY_PAUSE, GROUP};
+
+/// Why a cycle ended early. Up to the sweep nothing was condemned; what was condemned and not freed is freed by a later
+/// cycle.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Abort {
+    /// The metadata log took no command: free space on its disk, or restart the node.
+    #[error("the metadata log: {0}")]
+    Log(#[from] ChangeError),
+    /// The node is being closed.
+    #[error("the node is shutting down")]
+    Closing,
+    /// The index does not know all chunks yet.
+    #[error("the index is not complete")]
+    Incomplete,
+    /// What a page of a manifest refers to is unknown: bring it back, or remove the file that it belongs to.
+    #[error("a manifest page cannot be read: {0}")]
+    Unreadable(ReadError),
+    /// More chunks are missing than can be watched over: check the disks.
+    #[error("too many chunks are missing")]
+    TooMuchMissing,
+    /// No checkpoint of the index was taken, and the one before could not be given up.
+    #[error("the checkpoint of the index: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// The last checkpoint of the index cannot be read, so nobody knows which segments hold it.
+    #[error("the list of the index's last checkpoint cannot be read: {0}")]
+    CheckpointUnreadable(ReadError),
+    /// The files of freed segments were not removed: check the disk; the next cycle or start tries again.
+    #[error("files were not removed: {0}")]
+    Remove(Arc<std::io::Error>),
+}
+
+impl<D: Disk> Collector<D> {
+    /// Runs one cycle.
+    pub(super) async fn cycle(&self, pace: &mut Pace) -> Result<CycleReport, Abort> {
+        // 1, 2: whoever is answered from now on is answered in this epoch, and whoever was answered before the last one
+        // and commits only now has to ask again.
+        let epoch = self.meta.view(|view| view.epoch()) + 1;
+        self.propose(Command::RaiseEpoch { epoch }).await?;
+        self.node.store.set_epoch(epoch).await;
+        // 3, 4
+        let marks = mark::everything(self, pace).await?;
+        // 5
+        let swept = self.sweep(pace).await?;
+        // 6 comes here: what is alive in segments that are mostly dead is moved, but for those that are protected.
+        // 7, 8
+        let freed = self.free(&marks.protected, &swept, pace).await?;
+        Ok(CycleReport {
+            marked: marks.marked,
+            missing: marks.missing,
+            condemned_chunks: swept.condemned.chunks,
+            condemned_bytes: swept.condemned.stored_bytes,
+            kept: swept.kept,
+            freed_segments: freed.segments,
+            freed_bytes: freed.bytes,
+        })
+    }
+
+    /// Condemns what nothing has marked or pinned, at all owners.
+    async fn sweep(&self, pace: &mut Pace) -> Result<Swept, Abort> {
+        self.desk.note(|status| status.phase = Phase::Sweep);
+        if !self.node.store.is_complete().await {
+            return Err(Abort::Incomplete);
+        }
+        let mut swept = Swept::default();
+        for core in (0..self.node.names.count() as u16).map(CoreId) {
+            swept += self.node.store.sweep(core, async || pace.step().await).await;
+        }
+        self.node.store.verify_copies(async || pace.step().await).await;
+        Ok(swept)
+    }
+
+    /// Makes a command durable; waits if the log is busy.
+    pub(super) async fn propose(&self, command: Command) -> Result<(), ChangeError> {
+        loop {
+            match self.meta.propose(GROUP, command.clone()).await {
+                Err(ProposeError::Busy) => runtime::sleep(BUSY_PAUSE).await,
+                Ok(Response::Failed(refused)) => return Err(refused.into()),
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Segments that nothing names: settled by a checkpoint, freed in the log, removed from the devices, forgotten.
+//!
+//! ```text
+//!   checkpoint ─▶ FreeSegment durable ─▶ all cores forget it ─▶ files removed, directories synced ─▶ ForgetSegment
+//! ```
+//!
+//! A crash after the second step leaves a segment that the metadata lists as freed: the next start, or the next cycle,
+//! goes on from there.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use meta::Command;
+use proto::limits::FREE_BATCH_SEGMENTS_MAX;
+use proto::port::Disk;
+use proto::{DeviceId, SegmentId};
+use shard::compact::FreeError;
+use shard::segment::remove_files;
+use shard::{Member, Swept, UnusedSegment};
+
+use super::cycle::Abort;
+use super::pace::Pace;
+use super::status::Phase;
+use super::{Collector, Freeing};
+use crate::checkpoint;
+
+/// What was freed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Freed {
+    pub(super) segments: u64,
+    pub(super) bytes: u64,
+}
+
+impl<D: Disk> Collector<D> {
+    /// Frees the segments that nothing names, but for the `protected` ones.
+    pub(super) async fn free(
+        &self,
+        protected: &BTreeSet<SegmentId>,
+        swept: &Swept,
+        pace: &mut Pace,
+    ) -> Result<Freed, Abort> {
+        self.desk.note(|status| status.phase = Phase::Free);
+        self.finish_freeing().await?;
+        // The pages of a checkpoint that is being taken are in segments that nothing names yet.
+        let turn = self.node.checkpointing.lock().await;
+        let old_pages = self.page_segments().await?;
+        let mut unused = self.node.store.unused_segments().await;
+        unused.retain(|unused| !protected.contains(&unused.segment) && !old_pages.contains(&unused.segment));
+        if swept.condemned.chunks == 0 && unused.is_empty() {
+            return Ok(Freed::default());
+        }
+        // From here on no checkpoint counts or names what is freed, even if a crash comes.
+        if checkpoint::take(&self.node, &turn).await.is_err() {
+            checkpoint::give_up(&self.node, &turn).await?;
+        }
+        let pages = self.page_segments().await?;
+        let mut unused = self.node.store.unused_segments().await;
+        unused.retain(|unused| !protected.contains(&unused.segment) && !pages.contains(&unused.segment));
+        let mut freed = Freed::default();
+        for batch in unused.chunks(FREE_BATCH_SEGMENTS_MAX) {
+            self.free_batch(batch).await?;
+            freed.segments += batch.len() as u64;
+            freed.bytes += batch.iter().map(|unused| unused.file_bytes).sum::<u64>();
+            pace.step().await;
+        }
+        Ok(freed)
+    }
+
+    async fn free_batch(&self, batch: &[UnusedSegment]) -> Result<(), Abort> {
+        let freeing = self.desk.freeing.lock().await;
+        if *freeing == Freeing::Over {
+            return Err(Abort::Closing);
+        }
+        let free = |unused: &UnusedSegment| self.propose(Command::FreeSegment { segment: unused.segment });
+        try_join_all(batch.iter().map(free)).await?;
+        for unused in batch {
+            match self.node.store.free(unused.segment).await {
+                Ok(_) => self.propose(Command::ForgetSegment { segment: unused.segment }).await?,
+                Err(FreeError::Device { source, .. }) => return Err(Abort::Remove(source)),
+                Err(FreeError::InUse(_)) => unreachable!("invariant: what nothing names stays so while nobody marks"),
+            }
+        }
+        drop(freeing);
+        Ok(())
+    }
+
+    /// Removes what an earlier cycle left of segments that it had freed.
+    async fn finish_freeing(&self) -> Result<(), Abort> {
+        for (segment, members) in self.meta.view(|view| view.freed_segments()) {
+            let member = |device: DeviceId| Some(Member { device, disk: self.node.disk(device)? });
+            let Some(members) = members.into_iter().map(member).collect::<Option<Vec<Member<D>>>>() else { continue };
+            let removed = remove_files(segment, &members).await;
+            removed.map_err(|(_, error)| Abort::Remove(Arc::new(error)))?;
+            self.propose(Command::ForgetSegment { segment }).await?;
+        }
+        Ok(())
+    }
+
+    async fn page_segments(&self) -> Result<BTreeSet<SegmentId>, Abort> {
+        checkpoint::page_segments(&self.node).await.map_err(Abort::CheckpointUnreadable)
+    }
+}
