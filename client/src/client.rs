@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::api::{Entry, EventPage, Kind, Retention, RetentionInfo, Stats, VersionList, header};
+use proto::api::{Entry, EventPage, Gc, GcRun, Kind, Retention, RetentionInfo, Stats, VersionList, header};
 use proto::limits::EVENT_WAIT_SECONDS_MAX;
 use proto::path::FsPath;
 use serde::de::DeserializeOwned;
@@ -230,6 +230,25 @@ impl Client {
     /// See [`ClientError`].
     pub fn stats(&self) -> Result<Stats, ClientError> {
         self.transport.exchange_json(&read(Method::GET, "/api/v1/stats".to_owned()), None)
+    }
+
+    /// How garbage collection goes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn gc(&self) -> Result<Gc, ClientError> {
+        self.transport.exchange_json(&read(Method::GET, "/api/v1/gc".to_owned()), None)
+    }
+
+    /// Asks for garbage to be collected: one cycle, or, with `now`, until everything is gone that is garbage now.
+    /// Returns the number of the run that will do it; sending it again asks again, which does no harm.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn run_gc(&self, now: bool) -> Result<u64, ClientError> {
+        let target = if now { "/api/v1/gc/run?now" } else { "/api/v1/gc/run" };
+        let run: GcRun = self.transport.exchange_json(&read(Method::POST, target.to_owned()), None)?;
+        Ok(run.run)
     }
 
     /// Sends a call that changes something: the same `(client, sequence)` on every attempt.

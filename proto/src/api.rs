@@ -33,6 +33,58 @@ pub enum Kind {
     Symlink,
 }
 
+/// How garbage collection goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gc {
+    /// The current epoch; each cycle raises it.
+    pub epoch: u64,
+    /// What the running cycle is doing: `idle`, `mark`, `lease`, `sweep` or `free`.
+    pub phase: String,
+    /// References that it has followed.
+    pub marked: u64,
+    /// Runs begun since the start of the server.
+    pub runs_begun: u64,
+    /// Runs that have ended: run n is done once this is n or more.
+    pub runs_ended: u64,
+    /// Cycles that went to their end, since the start of the server.
+    pub cycles: u64,
+    /// Cycles that ended early.
+    pub aborted: u64,
+    /// Why the last cycle ended early; absent if it did not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub abort: Option<String>,
+    /// What the last cycle did that went to its end.
+    pub last: GcCycle,
+    /// What all cycles did since the start of the server.
+    pub total: GcCycle,
+}
+
+/// What one cycle of garbage collection did, or several together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcCycle {
+    /// References that were followed.
+    pub marked: u64,
+    /// References that led nowhere.
+    pub missing: u64,
+    /// Chunks that nothing referred to any more.
+    pub condemned_chunks: u64,
+    /// Their bytes after compression.
+    pub condemned_bytes: u64,
+    /// Garbage that stays, because no readable row table confirms it.
+    pub kept_chunks: u64,
+    /// Segments whose files were removed.
+    pub freed_segments: u64,
+    /// Bytes of those files.
+    pub freed_bytes: u64,
+}
+
+/// A run of the collection that was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcRun {
+    /// Its number, to be compared with [`Gc::runs_ended`].
+    pub run: u64,
+}
+
 /// A file, directory or symlink, as every call reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {

@@ -22,6 +22,7 @@ In two minutes:
   dfs versions /documents/report.pdf           see what was overwritten; `dfs restore` brings it back
   dfs retention set /documents --keep 10       keep the newest ten versions of each file there
   dfs df                                       see what deduplication and compression saved
+  dfs gc run --now                             give back the space of what was removed
 
 Remote paths start at '/'. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 token not accepted,
 5 server unreachable, 6 conflict (exists, not empty, wrong kind), 7 interrupted or busy: the same command may succeed.
@@ -94,6 +95,19 @@ pub(crate) enum Command {
     Remote(RemoteCommand),
     #[command(flatten)]
     Offline(Offline),
+}
+
+/// What to do about garbage collection.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum GcCommand {
+    /// Show what the running and the last cycles did.
+    Status,
+    /// Begin a cycle; if one is under way, another one follows it.
+    Run {
+        /// Wait until all that is garbage now is gone.
+        #[arg(long)]
+        now: bool,
+    },
 }
 
 /// Commands that ask a server.
@@ -255,6 +269,11 @@ pub(crate) enum RemoteCommand {
     /// Show how much is stored, what deduplication and compression saved, and what is free.
     #[command(after_help = "Example:\n  dfs df")]
     Df,
+    /// See how garbage collection goes, or have it run.
+    ///
+    /// Space of what was removed comes back by itself after a while; this is for who wants it now.
+    #[command(subcommand)]
+    Gc(GcCommand),
 }
 
 /// Reads `NAME=VALUE`.

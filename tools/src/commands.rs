@@ -7,10 +7,11 @@ use proto::api::{DEFAULT_CONTENT_TYPE, Entry, Kind, Stats};
 use proto::path::FsPath;
 use serde_json::json;
 
-use crate::arguments::RemoteCommand as Command;
+use crate::arguments::{GcCommand, RemoteCommand as Command};
 use crate::context::Context;
 use crate::download;
 use crate::failure::Failure;
+use crate::gc;
 use crate::history;
 use crate::output::{human_bytes, printable};
 use crate::remote::Remote;
@@ -44,6 +45,8 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Mv { from, to, replace } => rename(context, &Remote::parse(&from)?.path, Remote::parse(&to)?, replace),
         Command::Mkdir { remote, parents } => make_directories(context, &remote, parents),
         Command::Df => show_space(context),
+        Command::Gc(GcCommand::Status) => gc::show(context),
+        Command::Gc(GcCommand::Run { now }) => gc::run(context, now),
     }
 }
 

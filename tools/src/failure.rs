@@ -66,6 +66,9 @@ pub(crate) enum Failure {
     /// A tree was given up because every further file would fail alike; the cause was reported.
     #[error("gave up after {done} of the tree: {cause}")]
     GivenUp { done: usize, cause: Box<Failure> },
+    /// Remove the cause and run it again.
+    #[error("the collection of garbage ended early, and nothing is lost: {why}")]
+    Collection { why: String },
     /// Nobody reads the output any more, or it cannot be written.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -139,6 +142,7 @@ impl Failure {
             Failure::SpecialTarget { .. } | Failure::WrongLocalKind { .. } => "local_wrong_kind",
             Failure::Partial { .. } => "partial",
             Failure::GivenUp { cause, .. } => cause.code(),
+            Failure::Collection { .. } => "collection_aborted",
             Failure::Output(_) => "output",
         }
     }

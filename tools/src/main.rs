@@ -18,6 +18,7 @@ mod context;
 mod download;
 mod failure;
 mod fsck;
+mod gc;
 mod history;
 mod inspect;
 mod local;

@@ -31,6 +31,14 @@ pub(crate) fn bar(output: Output, label: &str, total: Option<u64>) -> ProgressBa
     bar
 }
 
+/// A line on stderr that says what is waited for, under the same conditions as a [`bar`].
+pub(crate) fn spinner(output: Output, label: &str) -> ProgressBar {
+    let spinner = bar(output, label, None);
+    let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}");
+    spinner.set_style(style.expect("invariant: the template is well formed"));
+    spinner
+}
+
 /// A reader whose bytes count on a bar. Starting over takes them back.
 pub(crate) struct Counted<'a, R> {
     reader: R,

@@ -7,6 +7,7 @@ mod condition;
 mod date;
 mod error;
 mod events;
+mod gc;
 mod headers;
 mod idempotency;
 mod object;
@@ -201,6 +202,13 @@ impl<D: Disk> App<D> {
                 self.stats().await
             }
             Resource::Stats => Err(ApiError::method_not_allowed("GET, HEAD")),
+            Resource::Gc if read => {
+                query.finish()?;
+                self.gc_status().await
+            }
+            Resource::Gc => Err(ApiError::method_not_allowed("GET, HEAD")),
+            Resource::GcRun if head.method == Method::POST => self.run_gc(query).await,
+            Resource::GcRun => Err(ApiError::method_not_allowed("POST")),
             Resource::Events if head.method == Method::GET => self.events(query, head).await,
             Resource::Events => Err(ApiError::method_not_allowed("GET")),
             Resource::Files if head.method == Method::POST => {

@@ -13,6 +13,8 @@ pub(crate) enum Route<'a> {
     Ready,
     Metrics,
     Stats,
+    Gc,
+    GcRun,
     Events,
     /// All files.
     Files,
@@ -27,6 +29,8 @@ pub(crate) enum Route<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
     Stats,
+    Gc,
+    GcRun,
     Events,
     Files,
     File(FileId),
@@ -41,6 +45,8 @@ impl<'a> Route<'a> {
             "/readyz" => return Route::Ready,
             "/metrics" => return Route::Metrics,
             "/api/v1/stats" => return Route::Stats,
+            "/api/v1/gc" => return Route::Gc,
+            "/api/v1/gc/run" => return Route::GcRun,
             "/api/v1/events" => return Route::Events,
             "/api/v1/files" => return Route::Files,
             "/api/v1/fs" => return Route::Path("/"),
@@ -62,6 +68,8 @@ impl<'a> Route<'a> {
             Route::Ready => "readyz",
             Route::Metrics => "metrics",
             Route::Stats => "stats",
+            Route::Gc => "gc",
+            Route::GcRun => "gc_run",
             Route::Events => "events",
             Route::Files => "files",
             Route::File(_) => "file",
@@ -77,6 +85,8 @@ impl<'a> Route<'a> {
     pub(crate) fn resource(self) -> Result<Resource, ApiError> {
         match self {
             Route::Stats => Ok(Resource::Stats),
+            Route::Gc => Ok(Resource::Gc),
+            Route::GcRun => Ok(Resource::GcRun),
             Route::Events => Ok(Resource::Events),
             Route::Files => Ok(Resource::Files),
             Route::File(id) => FileId::parse(id).map(Resource::File).ok_or_else(ApiError::bad_id),
@@ -114,6 +124,8 @@ mod tests {
         assert_eq!(resource("/api/v1/fs//a/"), Ok(path("/a")));
         assert_eq!(resource("/api/v1/files"), Ok(Resource::Files));
         assert_eq!(resource("/api/v1/stats"), Ok(Resource::Stats));
+        assert_eq!(resource("/api/v1/gc"), Ok(Resource::Gc));
+        assert_eq!(resource("/api/v1/gc/run"), Ok(Resource::GcRun));
         assert_eq!(resource("/api/v1/events"), Ok(Resource::Events));
         let id = "11223344-5566-8303-9de2-04c8ccd0d4d8";
         let file = Resource::File(FileId::parse(id).unwrap());
@@ -128,6 +140,7 @@ mod tests {
             ("/api/v1/fsx", 404, "not_found"),
             ("/api/v2/fs/a", 404, "not_found"),
             ("/healthz/", 404, "not_found"),
+            ("/api/v1/gc/", 404, "not_found"),
             ("/api/v1/files/", 400, "bad_id"),
             ("/api/v1/files/x", 400, "bad_id"),
             ("/api/v1/files/11223344-5566-4303-9de2-04c8ccd0d4d8", 400, "bad_id"),

@@ -10,7 +10,7 @@ use proto::port::Disk;
 
 use super::body::ResponseBody;
 use super::error::ApiError;
-use super::{Answer, App, json};
+use super::{Answer, App, gc, json};
 use crate::Peer;
 use crate::metrics::Page;
 use crate::peer::Load;
@@ -129,6 +129,7 @@ impl<D: Disk> App<D> {
             "Checkpoints of the chunk index that were not taken.",
             node.index_checkpoints_failed,
         );
+        gc::write_metrics(&self.0.node.gc_status().await, &mut page);
         Ok(text("text/plain; version=0.0.4; charset=utf-8", page.into_text()))
     }
 }

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use node::GcOptions;
 use proto::limits::CORES_MAX;
 
 /// The DFS daemon: stores files deduplicated, compressed and encrypted, and serves them over HTTP.
@@ -68,6 +70,27 @@ pub(crate) struct ServeOptions {
     /// another device than the data, and a copy elsewhere.
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
+
+    /// Seconds between two collections of garbage; 0 leaves them to `dfs gc run`
+    ///
+    /// One begins sooner when much was removed, and none where nothing changed.
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    pub(crate) gc_interval: u32,
+
+    /// Percent of one core that a collection may take
+    #[arg(long, default_value_t = 20, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) gc_budget: u8,
+}
+
+impl ServeOptions {
+    /// When garbage is collected.
+    pub(crate) fn gc(&self) -> GcOptions {
+        GcOptions {
+            automatic: self.gc_interval > 0,
+            interval: Duration::from_secs(self.gc_interval.into()),
+            budget_percent: self.gc_budget,
+        }
+    }
 }
 
 /// Which cores serve.
@@ -180,7 +203,12 @@ mod tests {
         let Command::Serve(options) =
             Cli::try_parse_from(["dfsd", "serve", "--data", "a", "--data", "b"]).unwrap().command;
         assert_eq!(options.data, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(options.gc(), GcOptions::default());
         assert_eq!((options.listen, options.cores), ("127.0.0.1:7400".parse().unwrap(), CoreChoice::All));
+        let Command::Serve(never) =
+            Cli::try_parse_from(["dfsd", "serve", "--data", "a", "--gc-interval", "0"]).unwrap().command;
+        assert!(!never.gc().automatic);
+        assert!(Cli::try_parse_from(["dfsd", "serve", "--data", "a", "--gc-budget", "0"]).is_err());
         assert!(Cli::try_parse_from(["dfsd", "serve"]).is_err());
         assert!(Cli::try_parse_from(["dfsd", "serve", "--data", "a", "--listen", "localhost"]).is_err());
     }

@@ -133,8 +133,10 @@ async fn on_core(
         disks.push(Deadline::new(disk));
     }
     let CoreInput { socket, ends, plan } = input;
+    let gc = options.gc();
     let start = |namespace, Shared { plan, keys, token }: Shared| async {
-        let started = Node::start(NodeOptions::new(disks.clone(), keys), plan, namespace, ends).await;
+        let started =
+            Node::start(NodeOptions { gc, ..NodeOptions::new(disks.clone(), keys) }, plan, namespace, ends).await;
         let (node, started) = started.map_err(|error| portable(&error))?;
         let peer = Rc::new(Peer::new());
         cores.start(peer.clone());

@@ -1,0 +1,80 @@
+//! Garbage collection as people see it.
+
+use std::time::Duration;
+
+use client::ClientError;
+use proto::api::Gc;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{human_bytes, printable};
+use crate::progress;
+
+/// How often the server is asked how a run goes.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+fn failed(error: ClientError) -> Failure {
+    Failure::remote("/api/v1/gc", error)
+}
+
+/// Shows how it goes.
+pub(crate) fn show(context: &Context) -> Result<(), Failure> {
+    let gc = context.client.gc().map_err(failed)?;
+    context.output.result(&gc, || table(&gc))
+}
+
+/// Begins a run; with `now` waits for its end.
+pub(crate) fn run(context: &Context, now: bool) -> Result<(), Failure> {
+    let run = context.client.run_gc(now).map_err(failed)?;
+    let bar = progress::spinner(context.output, "waiting for its turn");
+    let mut gc = context.client.gc().map_err(failed)?;
+    let before = gc.clone();
+    while now && gc.runs_ended < run {
+        bar.set_message(format!("{}: {} references followed", gc.phase, gc.marked));
+        pause();
+        gc = context.client.gc().map_err(failed)?;
+    }
+    bar.finish_and_clear();
+    if let Some(why) = gc.abort.as_ref().filter(|_| now && gc.aborted > before.aborted) {
+        return Err(Failure::Collection { why: printable(why) });
+    }
+    context.output.result(&gc, || if now { table(&gc) } else { format!("run {run} begins") })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a command that waits for a server has nothing else to do")]
+fn pause() {
+    std::thread::sleep(ASK_AGAIN_AFTER);
+}
+
+fn table(gc: &Gc) -> String {
+    let rows = [
+        ("phase", gc.phase.clone(), ""),
+        ("epoch", gc.epoch.to_string(), "raised by each cycle"),
+        ("cycles", gc.cycles.to_string(), "since the server was started"),
+        ("condemned", human_bytes(gc.total.condemned_bytes), "that nothing referred to any more, after compression"),
+        ("freed", human_bytes(gc.total.freed_bytes), "of segments, given back to the disks"),
+        ("missing", gc.last.missing.to_string(), "references that led nowhere in the last cycle"),
+        ("kept", gc.last.kept_chunks.to_string(), "dead chunks whose row cannot be read"),
+    ];
+    let mut lines: Vec<String> =
+        rows.iter().map(|(name, value, note)| format!("{name:<10}{value:>11}  {note}").trim_end().to_owned()).collect();
+    if let Some(why) = &gc.abort {
+        lines.push(format!("the last cycle ended early: {}", printable(why)));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cycle_that_ended_early_says_why() {
+        let mut gc = Gc { phase: "idle".to_owned(), ..Gc::default() };
+        gc.total.freed_bytes = 3 << 20;
+        assert!(table(&gc).contains("freed         3.0 MiB  of segments"), "{}", table(&gc));
+        assert!(!table(&gc).contains("early"));
+        gc.abort = Some("a page\u{1b}".to_owned());
+        assert!(table(&gc).ends_with("the last cycle ended early: a page\\u{1b}"), "{}", table(&gc));
+    }
+}
