@@ -70,6 +70,8 @@ pub struct Plan {
     pub snapshot_after_wal_bytes: u64,
     /// Chunks between checkpoints of the index.
     pub checkpoint_after_chunks: u64,
+    /// Whether garbage is collected.
+    pub collects: bool,
 }
 
 impl Plan {
@@ -108,6 +110,7 @@ impl Plan {
             wal_reserve_bytes,
             snapshot_after_wal_bytes: *random.pick(&[16 << 10, 64 << 10, 256 << 10, 64 << 20]),
             checkpoint_after_chunks: *random.pick(&[1, 8, 64, 64 << 10]),
+            collects: random.chance(1, 2),
         }
     }
 }

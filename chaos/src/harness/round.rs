@@ -228,6 +228,12 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
         runtime::spawn(async move { ended.complete(run.await) });
         clients.push(end);
     }
+    if world.plan.collects {
+        let (ended, end) = completion::completion();
+        let run = workload::collect(world.clone(), nodes.clone(), random.fork());
+        runtime::spawn(async move { ended.complete(run.await) });
+        clients.push(end);
+    }
     let mut closed = None;
     if start.close == Close::UnderLoad {
         let after = Duration::from_nanos(random.below(CLOSE_AFTER_MAX.as_nanos() as u64));

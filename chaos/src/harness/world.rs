@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use node::{FileReadError, Node, NodeOptions, OpenReport};
+use node::{FileReadError, GcOptions, Node, NodeOptions, OpenReport};
 use proto::limits::DISK_ANSWER_SECONDS_MAX;
 
 use super::faults::Excuse;
@@ -167,6 +167,18 @@ impl World {
         Ok(())
     }
 
+    /// A cycle of garbage collection ended early: that needs a reason.
+    ///
+    /// # Errors
+    /// [`Violation`] if there is none.
+    pub fn tolerate_abort(&self, why: &str) -> Result<(), Violation> {
+        let reads = [Excuse::DamagedRead, Excuse::PassingDamage, Excuse::FailedRead];
+        if reads.into_iter().any(|excuse| self.excuses(excuse)) {
+            return Ok(());
+        }
+        self.tolerate_refusal(&format!("collection: {why}"))
+    }
+
     /// A read of `range` of a file failed: that needs a reason.
     ///
     /// # Errors
@@ -264,6 +276,7 @@ impl World {
             snapshot_after_wal_bytes: plan.snapshot_after_wal_bytes,
             checkpoint_after_chunks: plan.checkpoint_after_chunks,
             manifest_page_entries: plan.manifest_page_entries,
+            gc: GcOptions { automatic: false, ..GcOptions::default() },
             ..NodeOptions::new(disks, self.keys())
         }
     }

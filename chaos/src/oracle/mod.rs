@@ -318,7 +318,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// What the chunk store must and may hold; nothing is ever collected.
+    /// What the chunk store must hold if nothing is collected, and may hold.
     #[must_use]
     pub fn store_bounds(&self) -> StoreBounds {
         let sum = |chunks: &BTreeMap<u128, u64>| (chunks.len() as u64, chunks.values().sum());

@@ -2,8 +2,10 @@
 
 pub mod choice;
 mod client;
+mod collect;
 pub mod data;
 mod perform;
 pub mod remote;
 
 pub use client::{Client, run};
+pub use collect::collect;

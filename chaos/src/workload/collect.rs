@@ -1,0 +1,42 @@
+//! Garbage collection while clients work: one cycle, or as many as it takes, at random moments.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use node::{Collect, CycleReport, Node};
+use proto::port::runtime;
+
+use crate::harness::World;
+use crate::oracle::Violation;
+use crate::sim::{Random, WatchedDisk};
+
+/// The pause before a run is at most two to this power of nanoseconds: from none to as long as many operations take.
+const PAUSE_NS_POWER_MAX: u64 = 25;
+
+/// Collects garbage until the clients begin nothing more.
+///
+/// # Errors
+/// [`Violation`] if a cycle ended early without a reason.
+pub async fn collect(world: Rc<World>, nodes: Vec<Node<WatchedDisk>>, mut random: Random) -> Result<(), Violation> {
+    while world.operations_left.get() > 0 && !world.closing.get() {
+        let power = random.below(PAUSE_NS_POWER_MAX);
+        runtime::sleep(Duration::from_nanos(random.below(1 << power))).await;
+        let how = if random.chance(1, 4) { Collect::Now } else { Collect::Once };
+        match random.pick(&nodes).collect(how).await {
+            Ok(report) => count(&world, &report),
+            Err(why) => {
+                world.tally.count("collections that ended early");
+                world.tolerate_abort(&why)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn count(world: &World, report: &CycleReport) {
+    world.tally.count("collections");
+    world.tally.add("chunks condemned", report.condemned_chunks);
+    world.tally.add("segments freed", report.freed_segments);
+    world.tally.add("references without a chunk", report.missing);
+    world.tally.add("stale chunks kept", report.kept);
+}
