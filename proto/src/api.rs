@@ -38,7 +38,7 @@ pub enum Kind {
 pub struct Gc {
     /// The current epoch; each cycle raises it.
     pub epoch: u64,
-    /// What the running cycle is doing: `idle`, `mark`, `lease`, `sweep` or `free`.
+    /// What the running cycle is doing: `idle`, `expire`, `mark`, `lease`, `sweep` or `free`.
     pub phase: String,
     /// References that it has followed.
     pub marked: u64,
@@ -62,6 +62,8 @@ pub struct Gc {
 /// What one cycle of garbage collection did, or several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcCycle {
+    /// Versions that no retention kept any longer.
+    pub expired_versions: u64,
     /// References that were followed.
     pub marked: u64,
     /// References that led nowhere.

@@ -12,7 +12,7 @@ use super::status::{CycleReport, Phase};
 use super::{Collector, mark};
 use crate::checkpoint::CheckpointError;
 use crate::error::ChangeError;
-use crate::{BUSY_PAUSE, GROUP};
+use crate::{BUSY_PAUSE, GROUP, Node};
 
 /// Why a cycle ended early. Up to the sweep nothing was condemned; what was condemned and not freed is freed by a later
 /// cycle.
@@ -47,6 +47,8 @@ pub(super) enum Abort {
 impl<D: Disk> Collector<D> {
     /// Runs one cycle.
     pub(super) async fn cycle(&self, pace: &mut Pace) -> Result<CycleReport, Abort> {
+        self.desk.note(|status| status.phase = Phase::Expire);
+        let expired = Node(self.node.clone()).expire(u64::MAX).await?;
         // 1, 2: whoever is answered from now on is answered in this epoch, and whoever was answered before the last one
         // and commits only now has to ask again.
         let epoch = self.meta.view(|view| view.epoch()) + 1;
@@ -60,6 +62,7 @@ impl<D: Disk> Collector<D> {
         // 7, 8
         let freed = self.free(&marks.protected, &swept, pace).await?;
         Ok(CycleReport {
+            expired_versions: expired.versions,
             marked: marks.marked,
             missing: marks.missing,
             condemned_chunks: swept.condemned.chunks,

@@ -8,6 +8,8 @@ pub enum Phase {
     /// Nothing.
     #[default]
     Idle,
+    /// Lets versions go that no retention keeps.
+    Expire,
     /// Walks all manifests.
     Mark,
     /// Walks what uploads and reads hold.
@@ -24,6 +26,7 @@ impl Phase {
     pub fn name(self) -> &'static str {
         match self {
             Phase::Idle => "idle",
+            Phase::Expire => "expire",
             Phase::Mark => "mark",
             Phase::Lease => "lease",
             Phase::Sweep => "sweep",
@@ -35,6 +38,8 @@ impl Phase {
 /// What one cycle did, or several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CycleReport {
+    /// Versions that no retention kept any longer.
+    pub expired_versions: u64,
     /// References that were followed.
     pub marked: u64,
     /// References whose chunk is nowhere: the segment that they name is kept.
@@ -53,6 +58,7 @@ pub struct CycleReport {
 
 impl std::ops::AddAssign for CycleReport {
     fn add_assign(&mut self, other: CycleReport) {
+        self.expired_versions += other.expired_versions;
         self.marked += other.marked;
         self.missing += other.missing;
         self.condemned_chunks += other.condemned_chunks;

@@ -13,6 +13,7 @@ use crate::metrics::Page;
 
 fn cycle_of(report: &CycleReport) -> GcCycle {
     GcCycle {
+        expired_versions: report.expired_versions,
         marked: report.marked,
         missing: report.missing,
         condemned_chunks: report.condemned_chunks,
@@ -75,6 +76,7 @@ mod tests {
     #[test]
     fn every_count_has_its_own_place() {
         let report = CycleReport {
+            expired_versions: 11,
             marked: 1,
             missing: 2,
             condemned_chunks: 3,
@@ -88,6 +90,7 @@ mod tests {
         assert_eq!((gc.epoch, gc.phase.as_str(), gc.cycles, gc.aborted), (8, "idle", 9, 10));
         let cycle = gc.last;
         assert_eq!((cycle.marked, cycle.missing, cycle.condemned_chunks, cycle.condemned_bytes), (1, 2, 3, 4));
+        assert_eq!(cycle.expired_versions, 11);
         assert_eq!((cycle.kept_chunks, cycle.freed_segments, cycle.freed_bytes), (5, 6, 7));
         let mut page = Page::default();
         write_metrics(&status, &mut page);
