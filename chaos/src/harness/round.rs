@@ -1,5 +1,6 @@
 //! One start of the node: opened, checked, used, and ended by a close, a crash or neither.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -228,12 +229,13 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
         runtime::spawn(async move { ended.complete(run.await) });
         clients.push(end);
     }
-    if world.plan.collects {
+    let clients_ended = Rc::new(Cell::new(false));
+    let collector = world.plan.collects.then(|| {
         let (ended, end) = completion::completion();
-        let run = workload::collect(world.clone(), nodes.clone(), random.fork());
+        let run = workload::collect(world.clone(), nodes.clone(), random.fork(), clients_ended.clone());
         runtime::spawn(async move { ended.complete(run.await) });
-        clients.push(end);
-    }
+        end
+    });
     let mut closed = None;
     if start.close == Close::UnderLoad {
         let after = Duration::from_nanos(random.below(CLOSE_AFTER_MAX.as_nanos() as u64));
@@ -248,6 +250,10 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
     if let Some((remote, server)) = remote {
         remote.end_round().await;
         server.close().await;
+    }
+    clients_ended.set(true);
+    if let Some(collector) = collector {
+        collector.await?;
     }
     if start.close == Close::AtEnd {
         world.phase.set(Phase::Closing);
