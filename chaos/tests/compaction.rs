@@ -112,6 +112,7 @@ impl Start {
                 log: self.log.clone(),
                 incarnation: *self.incarnations.borrow(),
                 piece_bytes: PIECE_BYTES,
+                epoch: 1,
                 reserving_bytes: Arc::default(),
             };
             Store::open(options, end)
@@ -180,7 +181,7 @@ async fn put(store: &SimStore, plains: Vec<Vec<u8>>, at_once: usize) -> Vec<Chun
             let entry = BlockEntry { codec, domain: DomainId(1), payload_bytes: payload.len() as u32, chunks };
             CompressedBlock { entry, payload: payload.into_owned() }
         };
-        for ((stored, id), plain) in store.put(ids.clone(), block).await.into_iter().zip(ids).zip(plains) {
+        for ((stored, id), plain) in store.put(ids.clone(), block).await.chunks.into_iter().zip(ids).zip(plains) {
             let hint = match stored {
                 Stored::Durable(location) => location,
                 Stored::Underway(underway) => store.settle(underway).await.expect("it is stored"),
