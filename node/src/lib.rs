@@ -232,12 +232,9 @@ impl<D: Disk> Node<D> {
     ///
     /// Nothing acknowledged depends on it. Errors: the last snapshot was not taken, and the next start replays the log.
     pub async fn close(&self) -> Result<(), SnapshotError> {
+        self.names(|names| async move { names.gc.close().await }).await;
         self.0.store.close().await;
-        let close = |names: Rc<Namespace<D>>| async move {
-            names.gc.close().await;
-            names.meta.close().await
-        };
-        self.names(close).await
+        self.names(|names| async move { names.meta.close().await }).await
     }
 }
 

@@ -38,10 +38,13 @@ pub enum Kind {
 pub struct Gc {
     /// The current epoch; each cycle raises it.
     pub epoch: u64,
-    /// What the running cycle is doing: `idle`, `expire`, `mark`, `lease`, `sweep` or `free`.
+    /// What the running cycle is doing: `idle`, `expire`, `mark`, `lease`, `sweep`, `free` or
+    /// `compact`.
     pub phase: String,
     /// References that it has followed.
     pub marked: u64,
+    /// Plain bytes of the chunks that it has moved.
+    pub rewritten_bytes: u64,
     /// Runs begun since the start of the server.
     pub runs_begun: u64,
     /// Runs that have ended: run n is done once this is n or more.
@@ -60,7 +63,7 @@ pub struct Gc {
 }
 
 /// What one cycle of garbage collection did, or several together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcCycle {
     /// Versions that no retention kept any longer.
     pub expired_versions: u64,
@@ -78,6 +81,19 @@ pub struct GcCycle {
     pub freed_segments: u64,
     /// Bytes of those files.
     pub freed_bytes: u64,
+    /// Chunks that were moved, out of segments that are mostly dead or to lie beside what is alike.
+    pub rewritten_chunks: u64,
+    /// Their plain bytes.
+    pub rewritten_bytes: u64,
+    /// Their bytes after compression, where they were.
+    pub rewritten_from_bytes: u64,
+    /// Their bytes after compression, where they are now.
+    pub rewritten_to_bytes: u64,
+    /// Chunks that were to be moved and could not be read.
+    pub unreadable_chunks: u64,
+    /// Why not all was moved that was worth it; absent if all was. The next cycle goes on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stopped: Option<String>,
 }
 
 /// A run of the collection that was asked for.

@@ -30,7 +30,10 @@ pub(crate) fn run(context: &Context, now: bool) -> Result<(), Failure> {
     let mut gc = context.client.gc().map_err(failed)?;
     let before = gc.clone();
     while now && gc.runs_ended < run {
-        bar.set_message(format!("{}: {} references followed", gc.phase, gc.marked));
+        bar.set_message(match gc.phase.as_str() {
+            "compact" => format!("compact: {} rewritten", human_bytes(gc.rewritten_bytes)),
+            phase => format!("{phase}: {} references followed", gc.marked),
+        });
         pause();
         gc = context.client.gc().map_err(failed)?;
     }
@@ -47,19 +50,26 @@ fn pause() {
 }
 
 fn table(gc: &Gc) -> String {
+    let from = format!("after compression, from {}", human_bytes(gc.total.rewritten_from_bytes));
     let rows = [
         ("phase", gc.phase.clone(), ""),
         ("epoch", gc.epoch.to_string(), "raised by each cycle"),
         ("cycles", gc.cycles.to_string(), "since the server was started"),
         ("condemned", human_bytes(gc.total.condemned_bytes), "that nothing referred to any more, after compression"),
         ("freed", human_bytes(gc.total.freed_bytes), "of segments, given back to the disks"),
+        ("rewritten", human_bytes(gc.total.rewritten_bytes), "of chunks that compaction moved, before compression"),
+        ("to", human_bytes(gc.total.rewritten_to_bytes), &from),
         ("missing", gc.last.missing.to_string(), "references that led nowhere in the last cycle"),
         ("kept", gc.last.kept_chunks.to_string(), "dead chunks whose row cannot be read"),
+        ("unreadable", gc.last.unreadable_chunks.to_string(), "chunks that compaction could not read and left"),
     ];
     let mut lines: Vec<String> =
         rows.iter().map(|(name, value, note)| format!("{name:<10}{value:>11}  {note}").trim_end().to_owned()).collect();
     if let Some(why) = &gc.abort {
         lines.push(format!("the last cycle ended early: {}", printable(why)));
+    }
+    if let Some(why) = &gc.last.stopped {
+        lines.push(format!("compaction was not finished, the next cycle goes on: {}", printable(why)));
     }
     lines.join("\n")
 }

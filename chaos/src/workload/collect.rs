@@ -48,6 +48,8 @@ fn count(world: &World, report: &CycleReport) {
     world.tally.count("collections");
     world.tally.add("chunks condemned", report.condemned_chunks);
     world.tally.add("segments freed", report.freed_segments);
+    world.tally.add("chunks moved", report.rewritten_chunks);
+    world.tally.add("chunks that could not be moved", report.unreadable);
     world.tally.add("references without a chunk", report.missing);
     world.tally.add("stale chunks kept", report.kept);
 }

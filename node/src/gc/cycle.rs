@@ -7,6 +7,7 @@ use proto::CoreId;
 use proto::port::{Disk, runtime};
 use shard::{ReadError, Swept};
 
+use super::compact::Moved;
 use super::pace::Pace;
 use super::status::{CycleReport, Phase};
 use super::{Collector, mark};
@@ -45,8 +46,8 @@ pub(super) enum Abort {
 }
 
 impl<D: Disk> Collector<D> {
-    /// Runs one cycle.
-    pub(super) async fn cycle(&self, pace: &mut Pace) -> Result<CycleReport, Abort> {
+    /// Runs one cycle, with or without compaction.
+    pub(super) async fn cycle(&self, compacts: bool, pace: &mut Pace) -> Result<CycleReport, Abort> {
         self.desk.note(|status| status.phase = Phase::Expire);
         let expired = Node(self.node.clone()).expire(u64::MAX).await?;
         // 1, 2: whoever is answered from now on is answered in this epoch, and whoever was answered before the last one
@@ -58,9 +59,15 @@ impl<D: Disk> Collector<D> {
         let marks = mark::everything(self, pace).await?;
         // 5
         let swept = self.sweep(pace).await?;
-        // 6 comes here: what is alive in segments that are mostly dead is moved, but for those that are protected.
-        // 7, 8
-        let freed = self.free(&marks.protected, &swept, pace).await?;
+        // 7, 8: what is wholly dead makes room for what is moved.
+        let mut freed = self.free(&marks.protected, swept.condemned.chunks > 0, pace).await?;
+        // 6, and 7 and 8 again for each round
+        let mut moved = Moved::default();
+        if compacts {
+            let given_back;
+            (moved, given_back) = self.compact(&marks.protected, pace).await?;
+            freed += given_back;
+        }
         Ok(CycleReport {
             expired_versions: expired.versions,
             marked: marks.marked,
@@ -70,6 +77,12 @@ impl<D: Disk> Collector<D> {
             kept: swept.kept,
             freed_segments: freed.segments,
             freed_bytes: freed.bytes,
+            rewritten_chunks: moved.chunks,
+            rewritten_bytes: moved.plain_bytes,
+            rewritten_from_bytes: moved.stored_bytes_before,
+            rewritten_to_bytes: moved.stored_bytes_after,
+            unreadable: moved.unreadable,
+            stopped: moved.stopped.map(|why| why.to_string()),
         })
     }
 

@@ -17,12 +17,12 @@ use proto::port::Disk;
 use proto::{DeviceId, SegmentId};
 use shard::compact::FreeError;
 use shard::segment::remove_files;
-use shard::{Member, Swept, UnusedSegment};
+use shard::{Member, UnusedSegment};
 
 use super::cycle::Abort;
 use super::pace::Pace;
 use super::status::Phase;
-use super::{Collector, Freeing};
+use super::{Collector, Work};
 use crate::checkpoint;
 
 /// What was freed.
@@ -32,12 +32,20 @@ pub(super) struct Freed {
     pub(super) bytes: u64,
 }
 
+impl std::ops::AddAssign for Freed {
+    fn add_assign(&mut self, other: Freed) {
+        self.segments += other.segments;
+        self.bytes += other.bytes;
+    }
+}
+
 impl<D: Disk> Collector<D> {
-    /// Frees the segments that nothing names, but for the `protected` ones.
+    /// Frees the segments that nothing names, but for the `protected` ones. `has_changed` says that chunks were condemned
+    /// or moved: then the index is settled even if there is no such segment, so that the next start finds them so.
     pub(super) async fn free(
         &self,
         protected: &BTreeSet<SegmentId>,
-        swept: &Swept,
+        has_changed: bool,
         pace: &mut Pace,
     ) -> Result<Freed, Abort> {
         self.desk.note(|status| status.phase = Phase::Free);
@@ -47,11 +55,14 @@ impl<D: Disk> Collector<D> {
         let old_pages = self.page_segments().await?;
         let mut unused = self.node.store.unused_segments().await;
         unused.retain(|unused| !protected.contains(&unused.segment) && !old_pages.contains(&unused.segment));
-        if swept.condemned.chunks == 0 && unused.is_empty() {
+        if !has_changed && unused.is_empty() {
             return Ok(Freed::default());
         }
         // From here on no checkpoint counts or names what is freed, even if a crash comes.
         if checkpoint::take(&self.node, &turn).await.is_err() {
+            if self.desk.budget.is_stopped() {
+                return Err(Abort::Closing);
+            }
             checkpoint::give_up(&self.node, &turn).await?;
         }
         let pages = self.page_segments().await?;
@@ -68,8 +79,8 @@ impl<D: Disk> Collector<D> {
     }
 
     async fn free_batch(&self, batch: &[UnusedSegment]) -> Result<(), Abort> {
-        let freeing = self.desk.freeing.lock().await;
-        if *freeing == Freeing::Over {
+        let work = self.desk.work.lock().await;
+        if *work == Work::Over {
             return Err(Abort::Closing);
         }
         let free = |unused: &UnusedSegment| self.propose(Command::FreeSegment { segment: unused.segment });
@@ -81,7 +92,7 @@ impl<D: Disk> Collector<D> {
                 Err(FreeError::InUse(_)) => unreachable!("invariant: what nothing names stays so while nobody marks"),
             }
         }
-        drop(freeing);
+        drop(work);
         Ok(())
     }
 
@@ -97,7 +108,8 @@ impl<D: Disk> Collector<D> {
         Ok(())
     }
 
-    async fn page_segments(&self) -> Result<BTreeSet<SegmentId>, Abort> {
+    /// Where the pages of the last checkpoint lie.
+    pub(super) async fn page_segments(&self) -> Result<BTreeSet<SegmentId>, Abort> {
         checkpoint::page_segments(&self.node).await.map_err(Abort::CheckpointUnreadable)
     }
 }

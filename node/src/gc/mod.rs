@@ -5,12 +5,14 @@
 //! * `cycle`: one cycle, step by step.
 //! * `mark`: the walk over all manifests, and over what is open.
 //! * `pin`: a commit that a cycle overtook asks for its chunks again.
+//! * `compact`: what is alive in segments that are mostly dead, or were never regrouped, moves.
 //! * `free`: whole segments that nothing names, and the files of those.
 //! * `pace`: how much of a core a cycle may take.
 //! * [`status`]: what is told of it.
 //!
 //! One core collects, the one that has the namespace, one cycle at a time.
 
+mod compact;
 mod cycle;
 mod free;
 mod mark;
@@ -28,6 +30,7 @@ use futures_util::lock::Mutex;
 use meta::Solo;
 use proto::Lsn;
 use proto::port::{Disk, runtime};
+use shard::compact::Budget;
 
 use crate::{Inner, Node};
 use pace::Pace;
@@ -78,13 +81,15 @@ pub(crate) struct Desk {
     /// Who waits for the run that was asked for.
     waiting: RefCell<Vec<oneshot::Sender<RunOutcome>>>,
     wake: RefCell<Option<oneshot::Sender<()>>>,
-    /// Held while segments are freed; what it holds says whether any more may be.
-    freeing: Mutex<Freeing>,
+    /// Held while chunks are moved or segments freed; what it holds says whether any more may be.
+    work: Mutex<Work>,
+    /// What compaction may take of each core.
+    budget: Budget,
 }
 
-/// Whether segments may be freed.
+/// Whether chunks may be moved and segments freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Freeing {
+enum Work {
     #[default]
     Allowed,
     /// The node is being closed.
@@ -108,9 +113,10 @@ impl Desk {
         told
     }
 
-    /// Waits until no segment is half freed, and has none freed any more.
+    /// Ends compaction, waits until no segment is half freed, and has none freed any more.
     pub(crate) async fn close(&self) {
-        *self.freeing.lock().await = Freeing::Over;
+        self.budget.stop();
+        *self.work.lock().await = Work::Over;
     }
 
     fn status(&self) -> GcStatus {
@@ -202,9 +208,12 @@ impl<D: Disk> Collector<D> {
             // What was written last can be freed as well.
             self.node.store.seal_open_segments().await;
         }
+        self.desk.budget.set_percent(budget_percent);
         let mut sum = CycleReport::default();
-        for _ in 0..cycles {
-            let outcome = self.cycle(&mut Pace::new(budget_percent)).await.map_err(|why| why.to_string());
+        for number in 1..=cycles {
+            // What an earlier cycle of the run would move, a later one may condemn.
+            let compacts = number == cycles;
+            let outcome = self.cycle(compacts, &mut Pace::new(budget_percent)).await.map_err(|why| why.to_string());
             self.desk.note(|status| status.cycle_ended(&outcome));
             sum += outcome?;
         }
@@ -238,7 +247,7 @@ impl Calendar {
     }
 
     fn ended<D: Disk>(&mut self, meta: &Solo<D>, outcome: &RunOutcome) {
-        let found = outcome.as_ref().is_ok_and(|report| report.condemned_chunks + report.freed_segments > 0);
+        let found = outcome.as_ref().is_ok_and(|report| report.has_changed());
         self.idle_cycles = if found { 0 } else { self.idle_cycles + 1 };
         self.last_command = meta.last_applied();
         self.logical_bytes_max = meta.view(|view| view.counters()).logical_bytes;

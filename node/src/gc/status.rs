@@ -1,7 +1,5 @@
 //! What is told of garbage collection.
 
-use proto::SegmentId;
-
 /// What a cycle is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
@@ -18,6 +16,8 @@ pub enum Phase {
     Sweep,
     /// Takes a checkpoint of the index, and frees segments.
     Free,
+    /// Moves what is alive in segments that are mostly dead, and what was never laid beside what is alike.
+    Compact,
 }
 
 impl Phase {
@@ -31,12 +31,13 @@ impl Phase {
             Phase::Lease => "lease",
             Phase::Sweep => "sweep",
             Phase::Free => "free",
+            Phase::Compact => "compact",
         }
     }
 }
 
 /// What one cycle did, or several together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CycleReport {
     /// Versions that no retention kept any longer.
     pub expired_versions: u64,
@@ -54,6 +55,25 @@ pub struct CycleReport {
     pub freed_segments: u64,
     /// Bytes of their files.
     pub freed_bytes: u64,
+    /// Chunks that lie elsewhere now.
+    pub rewritten_chunks: u64,
+    /// Their plain bytes.
+    pub rewritten_bytes: u64,
+    /// Their bytes after compression, where they were.
+    pub rewritten_from_bytes: u64,
+    /// Their bytes after compression, where they are now.
+    pub rewritten_to_bytes: u64,
+    /// Chunks that were to be moved and could not be read: they stay, and so do their segments.
+    pub unreadable: u64,
+    /// Why not all was moved that was worth it, if so; the next cycle goes on.
+    pub stopped: Option<String>,
+}
+
+impl CycleReport {
+    /// Whether it found anything to do.
+    pub(super) fn has_changed(&self) -> bool {
+        self.condemned_chunks + self.freed_segments + self.rewritten_chunks > 0
+    }
 }
 
 impl std::ops::AddAssign for CycleReport {
@@ -66,6 +86,12 @@ impl std::ops::AddAssign for CycleReport {
         self.kept += other.kept;
         self.freed_segments += other.freed_segments;
         self.freed_bytes += other.freed_bytes;
+        self.rewritten_chunks += other.rewritten_chunks;
+        self.rewritten_bytes += other.rewritten_bytes;
+        self.rewritten_from_bytes += other.rewritten_from_bytes;
+        self.rewritten_to_bytes += other.rewritten_to_bytes;
+        self.unreadable += other.unreadable;
+        self.stopped = other.stopped;
     }
 }
 
@@ -78,8 +104,8 @@ pub struct GcStatus {
     pub phase: Phase,
     /// References that it has followed.
     pub marked: u64,
-    /// Segment that it is freeing.
-    pub freeing: Option<SegmentId>,
+    /// Plain bytes of the chunks that it has moved.
+    pub rewritten_bytes: u64,
     /// Runs begun since the start.
     pub runs_begun: u64,
     /// Runs that have ended.
@@ -107,8 +133,8 @@ impl GcStatus {
         match outcome {
             Ok(report) => {
                 self.cycles += 1;
-                self.last = *report;
-                self.total += *report;
+                self.last = report.clone();
+                self.total += report.clone();
                 self.abort = None;
             }
             Err(why) => {
@@ -116,7 +142,7 @@ impl GcStatus {
                 self.abort = Some(why.clone());
             }
         }
-        (self.phase, self.marked, self.freeing) = (Phase::Idle, 0, None);
+        (self.phase, self.marked, self.rewritten_bytes) = (Phase::Idle, 0, 0);
     }
 
     pub(super) fn run_ended(&mut self) {

@@ -24,6 +24,12 @@ struct Shared {
     stopped: AtomicBool,
 }
 
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget::new(100)
+    }
+}
+
 impl Budget {
     /// Returns a budget of `percent` of each core's time, from 1 to 100. With 100 it only lets others run between steps.
     #[must_use]

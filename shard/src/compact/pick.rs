@@ -4,13 +4,18 @@
 //! the bytes of its live chunks, for which its rows are read. Live is measured against the bytes of the files, with
 //! redundancy: so many narrow rows, whose headers and padding weigh, make a victim too. A chunk is moved for that twice at
 //! most: segments of the last generation are measured against what they hold.
+//!
+//! What is to be regrouped comes after what is mostly dead, which gives back more than it takes, and from the last written
+//! to the first, so that a round holds what was written at about the same time.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use proto::port::Disk;
 use proto::{CoreId, Generation, SegmentId};
 
-use super::{LIVE_PERCENT_MIN, LIVE_PERCENT_MIN_MOVED_TWICE, Pick, Regroup, Victim};
+use super::{LIVE_PERCENT_MIN, LIVE_PERCENT_MIN_MOVED_TWICE, Pick, RIPE_ROUNDS, ROUND_CHUNKS_MAX, Regroup, Victim};
 use crate::open::durable_chunks;
 use crate::owner::{DurableChunk, Standing};
 use crate::segment::SegmentLog;
@@ -22,6 +27,8 @@ const SEGMENTS_ASKED_MAX: usize = 1024;
 const CHUNKS_ASKED_MAX: usize = 1024;
 /// By how many percent a segment of average chunks may be fuller than a victim and still be looked at by its bytes.
 const GUESS_MARGIN_PERCENT: u64 = 20;
+/// Part of a segment's greatest length, in percent, from which on it counts as filled.
+const FULL_PERCENT: u64 = 90;
 
 /// Bytes of a segment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,18 +53,28 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
             batch.iter_mut().zip(counts).for_each(|(candidate, count)| candidate.live_chunks += count);
         }
     }
+    let full_bytes = inner.options.piece_bytes * inner.options.geometry.columns() as u64;
+    let ripe = match pick.regroup {
+        Regroup::Victims => BTreeSet::new(),
+        Regroup::Hot => ripe(&candidates, full_bytes, RIPE_ROUNDS * inner.peers.count()),
+    };
     let (chunks, stored_bytes) = inner.totals().await;
-    let mut victims = Vec::new();
+    let (mut victims, mut regrouped) = (Vec::new(), Vec::new());
     for mut candidate in candidates {
         let chunk_bytes = stored_bytes / chunks.max(1);
         candidate.live_bytes = candidate.live_chunks * chunk_bytes;
         let is_hot = pick.regroup == Regroup::Hot && candidate.generation == Generation::HOT;
+        if candidate.live_chunks > 0 && (is_hot || ripe.contains(&candidate.segment)) {
+            candidate.to = if ripe.is_empty() { candidate.generation.moved() } else { Generation::LAST };
+            regrouped.push(candidate);
+            continue;
+        }
         let geometry = inner.options.geometry;
         let with_parity = |bytes: u64| bytes * geometry.columns() as u64 / geometry.k() as u64;
         let is_below = |bytes: u64, of: u64, percent: u64| bytes * 100 < of * percent;
         let min = u64::from(LIVE_PERCENT_MIN);
         let may_be = is_below(with_parity(candidate.live_bytes), candidate.file_bytes, min + GUESS_MARGIN_PERCENT);
-        let is_victim = if candidate.live_chunks == 0 || is_hot {
+        let is_victim = if candidate.live_chunks == 0 {
             true
         } else if may_be {
             let id = candidate.segment;
@@ -79,7 +96,26 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
     }
     // By parts of a thousand, so that equals stay in the order of their numbers.
     victims.sort_by_key(|victim| victim.live_bytes * 1000 / victim.file_bytes.max(1));
+    regrouped.sort_by_key(|victim| Reverse(victim.segment));
+    victims.append(&mut regrouped);
     victims
+}
+
+/// Segments of chunks that were moved once and shall be moved again beside the hot ones: the last written that fit one
+/// round with those, if at least `rounds_min` of them were not filled. Each round leaves one such on each core, so that
+/// many rounds made them.
+fn ripe(candidates: &[Victim], full_bytes: u64, rounds_min: usize) -> BTreeSet<SegmentId> {
+    let of = |generation| candidates.iter().filter(move |segment| segment.generation == generation);
+    let mut chunks: u64 = of(Generation::HOT).map(|segment| segment.live_chunks).sum();
+    let mut moved_once: Vec<&Victim> = of(Generation::HOT.moved()).filter(|segment| segment.live_chunks > 0).collect();
+    moved_once.sort_by_key(|segment| Reverse(segment.segment));
+    let fits = |segment: &&&Victim| {
+        chunks += segment.live_chunks;
+        chunks <= ROUND_CHUNKS_MAX
+    };
+    let fitting: Vec<&Victim> = moved_once.iter().take_while(fits).copied().collect();
+    let rounds = fitting.iter().filter(|segment| segment.file_bytes * 100 < full_bytes * FULL_PERCENT).count();
+    if rounds < rounds_min { BTreeSet::new() } else { fitting.iter().map(|segment| segment.segment).collect() }
 }
 
 impl<D: Disk, L: SegmentLog> Inner<D, L> {
@@ -89,6 +125,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         let victim = |home: &Rc<crate::segment::HomeSegment>| Victim {
             segment: home.segment.id,
             generation: home.segment.generation,
+            to: home.segment.generation.moved(),
             file_bytes: home.file_bytes.get(),
             live_chunks: 0,
             live_bytes: 0,
@@ -148,5 +185,28 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             }
         }
         standings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(id: u64, generation: u8, live_chunks: u64, file_bytes: u64) -> Victim {
+        let (segment, generation) = (SegmentId(id), Generation(generation));
+        Victim { segment, generation, to: generation.moved(), file_bytes, live_chunks, live_bytes: live_chunks }
+    }
+
+    #[test]
+    fn what_many_rounds_moved_once_is_ripe_but_for_what_no_round_can_hold() {
+        let mut segments = vec![segment(1, 0, 10, 100), segment(2, 2, 10, 10), segment(3, 1, 10, 100)];
+        segments.extend((4..12).map(|id| segment(id, 1, 10, 10)));
+        let ids = |ripe: BTreeSet<SegmentId>| ripe.into_iter().map(|segment| segment.0).collect::<Vec<_>>();
+        assert_eq!(ids(ripe(&segments, 100, 8)), (3..12).collect::<Vec<_>>());
+        assert_eq!(ids(ripe(&segments, 100, 9)), [0; 0], "a filled segment is no round");
+        segments[0].live_chunks = ROUND_CHUNKS_MAX - 80;
+        assert_eq!(ids(ripe(&segments, 100, 8)), (4..12).collect::<Vec<_>>(), "the last written that fit");
+        segments[0].live_chunks += 1;
+        assert_eq!(ids(ripe(&segments, 100, 8)), [0; 0], "too few of them fit");
     }
 }

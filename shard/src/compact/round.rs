@@ -50,14 +50,14 @@ pub(super) async fn compact<D: Disk, L: SegmentLog, G: Grouping>(
 
 /// Splits `victims` into those of this round, whose chunks go to the same generation, and those left.
 fn choose(victims: Vec<Victim>) -> (Vec<Victim>, Vec<Victim>, Generation) {
-    let generation = victims.first().map_or(Generation::HOT, |victim| victim.generation).moved();
+    let generation = victims.iter().find(|victim| victim.live_chunks > 0).map_or(Generation::LAST, |victim| victim.to);
     let (mut round, mut left): (Vec<Victim>, Vec<Victim>) = (Vec::new(), Vec::new());
     let (mut chunks, mut bytes) = (0, 0);
     for victim in victims {
         let (more, more_bytes) = (chunks + victim.live_chunks, bytes + victim.live_bytes);
         let is_in_bounds = more <= ROUND_CHUNKS_MAX && more_bytes <= ROUND_LIVE_BYTES_MAX;
         // What is dead goes with any round.
-        let goes_along = victim.live_chunks == 0 || victim.generation.moved() == generation;
+        let goes_along = victim.live_chunks == 0 || victim.to == generation;
         if goes_along && (is_in_bounds || round.is_empty()) {
             (chunks, bytes) = (more, more_bytes);
             round.push(victim);
@@ -139,7 +139,8 @@ mod tests {
 
     fn victim(segment: u64, generation: u8, live_chunks: u64) -> Victim {
         let generation = Generation(generation);
-        Victim { segment: SegmentId(segment), generation, file_bytes: 100, live_chunks, live_bytes: live_chunks }
+        let (segment, to) = (SegmentId(segment), generation.moved());
+        Victim { segment, generation, to, file_bytes: 100, live_chunks, live_bytes: live_chunks }
     }
 
     #[test]
