@@ -6,11 +6,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use futures_channel::oneshot;
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, Shared, WeakShared};
 use proto::disk::BlockEntry;
 use proto::limits::DECODED_BLOCKS_BYTES_MAX;
 use proto::{ChunkId, Location, SegmentId};
 
+use crate::error::ReadError;
 use crate::recent::Recent;
 
 /// Where a block lies: segment, column, offset.
@@ -42,12 +44,15 @@ impl DecodedBlock {
     }
 }
 
+/// A block that is being read. Whoever waits for it carries the work on: a reader that pauses keeps nobody waiting.
+type Reading = Shared<LocalBoxFuture<'static, Result<Rc<DecodedBlock>, ReadError>>>;
+
 /// The blocks that one core keeps; see the module.
 #[derive(Debug)]
 pub(crate) struct DecodedBlocks {
     kept: Recent<Place, Rc<DecodedBlock>>,
-    /// Blocks that somebody reads now, and who waits for them.
-    underway: BTreeMap<Place, Vec<oneshot::Sender<Rc<DecodedBlock>>>>,
+    /// Blocks that somebody reads now. Each entry goes with the reading.
+    underway: BTreeMap<Place, WeakShared<LocalBoxFuture<'static, Result<Rc<DecodedBlock>, ReadError>>>>,
 }
 
 impl Default for DecodedBlocks {
@@ -56,32 +61,15 @@ impl Default for DecodedBlocks {
     }
 }
 
-/// Where a block is to be had.
-pub(crate) enum Asked {
-    Here(Rc<DecodedBlock>),
-    /// Somebody reads it. He may fail, or go away: then the asker asks again.
-    Underway(oneshot::Receiver<Rc<DecodedBlock>>),
-    /// The asker reads it, and says so when it has.
-    Yours(Reading),
-}
-
-/// The duty to read a block. Dropping it leaves it to the next who asks.
-pub(crate) struct Reading {
+/// Takes a reading out of the table when it has ended, or all who waited for it went away.
+struct Underway {
     place: Place,
     blocks: Rc<RefCell<DecodedBlocks>>,
-    block: Option<Rc<DecodedBlock>>,
 }
 
-impl Reading {
-    /// Hands the block to all who wait for it, and keeps it if it has several chunks.
-    pub(crate) fn done(mut self, block: Rc<DecodedBlock>) {
-        self.block = Some(block);
-    }
-}
-
-impl Drop for Reading {
+impl Drop for Underway {
     fn drop(&mut self) {
-        self.blocks.borrow_mut().end(self.place, self.block.take());
+        self.blocks.borrow_mut().underway.remove(&self.place);
     }
 }
 
@@ -91,33 +79,43 @@ impl DecodedBlocks {
         self.kept.cost()
     }
 
-    /// Asks for the block of a location.
-    pub(crate) fn ask(shared: &Rc<RefCell<Self>>, location: Location) -> Asked {
+    /// The block of a location: kept here, from whoever reads it now, or from `read`. It is kept if it has several chunks.
+    ///
+    /// Errors: those of whichever reading it is.
+    pub(crate) async fn block(
+        shared: &Rc<RefCell<Self>>,
+        location: Location,
+        read: impl Future<Output = Result<DecodedBlock, ReadError>> + 'static,
+    ) -> Result<Rc<DecodedBlock>, ReadError> {
         let place = (location.segment, location.column, location.offset);
-        let mut blocks = shared.borrow_mut();
-        if let Some(block) = blocks.kept.get(&place) {
-            return Asked::Here(block.clone());
-        }
-        if let Some(waiting) = blocks.underway.get_mut(&place) {
-            let (tell, told) = oneshot::channel();
-            waiting.push(tell);
-            return Asked::Underway(told);
-        }
-        blocks.underway.insert(place, Vec::new());
-        Asked::Yours(Reading { place, blocks: shared.clone(), block: None })
+        let reading = {
+            let mut blocks = shared.borrow_mut();
+            if let Some(block) = blocks.kept.get(&place) {
+                return Ok(block.clone());
+            }
+            match blocks.underway.get(&place).and_then(WeakShared::upgrade) {
+                Some(reading) => reading,
+                None => {
+                    let reading = Self::reading(Underway { place, blocks: shared.clone() }, read);
+                    let weak = reading.downgrade().expect("invariant: it was not waited for yet");
+                    blocks.underway.insert(place, weak);
+                    reading
+                }
+            }
+        };
+        reading.await
     }
 
-    fn end(&mut self, place: Place, block: Option<Rc<DecodedBlock>>) {
-        let waiting = self.underway.remove(&place).unwrap_or_default();
-        let Some(block) = block else { return };
-        for tell in waiting {
-            // Whoever went away does not matter.
-            let _ = tell.send(block.clone());
-        }
-        if block.entry.chunks.len() > 1 {
-            let cost = block.memory_bytes();
-            self.kept.insert(place, block, cost);
-        }
+    fn reading(underway: Underway, read: impl Future<Output = Result<DecodedBlock, ReadError>> + 'static) -> Reading {
+        let read = async move {
+            let block = Rc::new(read.await?);
+            if block.entry.chunks.len() > 1 {
+                let cost = block.memory_bytes();
+                underway.blocks.borrow_mut().kept.insert(underway.place, block.clone(), cost);
+            }
+            Ok(block)
+        };
+        read.boxed_local().shared()
     }
 
     /// Forgets the blocks of a segment.
@@ -129,17 +127,35 @@ impl DecodedBlocks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_channel::oneshot;
+    use futures_util::future::pending;
     use proto::DomainId;
     use proto::disk::{ChunkEntry, Codec};
 
-    type Shared = RefCell<DecodedBlocks>;
+    type Blocks = RefCell<DecodedBlocks>;
 
-    fn ask(blocks: &Rc<Shared>, offset: u32) -> Asked {
+    /// Asks for the block at `offset`; `read` says what reading it gives.
+    fn ask(
+        blocks: &Rc<Blocks>,
+        offset: u32,
+        read: impl Future<Output = Result<DecodedBlock, ReadError>> + 'static,
+    ) -> LocalBoxFuture<'static, Result<Rc<DecodedBlock>, ReadError>> {
         let location = Location { segment: SegmentId(1), column: 0, offset, sectors: 1, ordinal: 0 };
-        DecodedBlocks::ask(blocks, location)
+        let blocks = blocks.clone();
+        async move { DecodedBlocks::block(&blocks, location, read).await }.boxed_local()
     }
 
-    fn block(chunks: u8) -> Rc<DecodedBlock> {
+    /// A reading that ends when it is told what it gave; one that nobody polls again does not.
+    fn slow() -> (oneshot::Sender<DecodedBlock>, impl Future<Output = Result<DecodedBlock, ReadError>>) {
+        let (tell, told) = oneshot::channel();
+        (tell, async move { told.await.map_err(|_| ReadError::Stale(SegmentId(1))) })
+    }
+
+    async fn unwanted() -> Result<DecodedBlock, ReadError> {
+        panic!("it is read already")
+    }
+
+    fn block(chunks: u8) -> DecodedBlock {
         let chunk = |number| ChunkEntry { id: ChunkId([number; 32]), plain_bytes: 2 };
         let entry = BlockEntry {
             codec: Codec::None,
@@ -147,39 +163,49 @@ mod tests {
             payload_bytes: u32::from(chunks) * 2,
             chunks: (0..chunks).map(chunk).collect(),
         };
-        Rc::new(DecodedBlock { entry, plain: (0..chunks * 2).collect() })
+        DecodedBlock { entry, plain: (0..chunks * 2).collect() }
     }
 
     #[test]
-    fn one_reads_a_block_and_the_others_get_it() {
-        let blocks = Rc::new(Shared::default());
-        let Asked::Yours(reading) = ask(&blocks, 64) else { panic!("somebody has it") };
-        let Asked::Underway(mut told) = ask(&blocks, 64) else { panic!("nobody reads it") };
-        assert!(matches!(ask(&blocks, 128), Asked::Yours(_)), "another block");
-        reading.done(block(2));
-        assert_eq!(told.try_recv().unwrap().unwrap().plain, [0, 1, 2, 3]);
-        assert!(matches!(ask(&blocks, 64), Asked::Here(_)));
+    fn one_reads_a_block_and_the_others_get_it_even_if_that_one_pauses() {
+        let blocks = Rc::new(Blocks::default());
+        let (tell, read) = slow();
+        let mut first = ask(&blocks, 64, read);
+        assert!((&mut first).now_or_never().is_none());
+        let mut second = ask(&blocks, 64, unwanted());
+        assert!((&mut second).now_or_never().is_none());
+        assert!(tell.send(block(2)).is_ok());
+        // The first, which began to read, is not polled again.
+        assert_eq!(second.now_or_never().unwrap().unwrap().plain, [0, 1, 2, 3]);
+        assert_eq!(ask(&blocks, 64, unwanted()).now_or_never().unwrap().unwrap().plain, [0, 1, 2, 3]);
+        assert!(blocks.borrow().underway.is_empty());
+        drop(first);
         blocks.borrow_mut().forget(SegmentId(1));
-        assert!(matches!(ask(&blocks, 64), Asked::Yours(_)));
+        let (tell, read) = slow();
+        drop(tell);
+        assert!(ask(&blocks, 64, read).now_or_never().unwrap().is_err(), "it is read again");
     }
 
     #[test]
-    fn a_reader_that_goes_away_leaves_the_block_to_the_next() {
-        let blocks = Rc::new(Shared::default());
-        let Asked::Yours(reading) = ask(&blocks, 64) else { panic!("somebody has it") };
-        let Asked::Underway(mut told) = ask(&blocks, 64) else { panic!("nobody reads it") };
-        drop(reading);
-        assert!(told.try_recv().is_err(), "told to ask again");
-        assert!(matches!(ask(&blocks, 64), Asked::Yours(_)));
+    fn a_reading_goes_with_the_last_who_wants_it() {
+        let blocks = Rc::new(Blocks::default());
+        let mut first = ask(&blocks, 64, pending());
+        let mut second = ask(&blocks, 64, unwanted());
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        drop(first);
+        assert_eq!(blocks.borrow().underway.len(), 1);
+        drop(second);
+        assert_eq!(blocks.borrow().underway.len(), 0);
+        assert!(ask(&blocks, 64, async { Ok(block(2)) }).now_or_never().unwrap().is_ok());
     }
 
     #[test]
     fn a_block_of_one_chunk_is_not_kept() {
-        let blocks = Rc::new(Shared::default());
-        let Asked::Yours(reading) = ask(&blocks, 64) else { panic!("somebody has it") };
-        reading.done(block(1));
-        assert!(matches!(ask(&blocks, 64), Asked::Yours(_)));
+        let blocks = Rc::new(Blocks::default());
+        ask(&blocks, 64, async { Ok(block(1)) }).now_or_never().unwrap().unwrap();
         assert_eq!(blocks.borrow().memory_bytes(), 0);
+        ask(&blocks, 64, async { Ok(block(2)) }).now_or_never().unwrap().unwrap();
+        assert!(blocks.borrow().memory_bytes() > 0);
     }
 
     #[test]

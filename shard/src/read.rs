@@ -10,7 +10,7 @@ use proto::limits::SECTOR_BYTES;
 use proto::port::{AlignedBuf, Disk, DiskFile};
 use proto::{ChunkId, CoreId, Generation, Location, SegmentId};
 
-use crate::blocks::{Asked, DecodedBlock, DecodedBlocks};
+use crate::blocks::{DecodedBlock, DecodedBlocks};
 use crate::error::ReadError;
 use crate::known::RowChunks;
 use crate::row::{RowPlace, open_table, table_of};
@@ -22,7 +22,7 @@ const TABLE_READ_BYTES: usize = 16 << 10;
 
 impl<D: Disk, L: SegmentLog> Inner<D, L> {
     /// Reads a chunk at its hint, or wherever else a copy is known.
-    pub(crate) async fn read(&self, id: &ChunkId, hint: Location) -> Result<Vec<u8>, ReadError> {
+    pub(crate) async fn read(self: &Rc<Self>, id: &ChunkId, hint: Location) -> Result<Vec<u8>, ReadError> {
         let owner = self.owner_of(id);
         let mut error = match self.read_or_forget(owner, id, hint).await {
             Ok(plain) => return Ok(plain),
@@ -49,7 +49,12 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     }
 
     /// Reads a chunk; a block that fails verification stops answering duplicates at once.
-    async fn read_or_forget(&self, owner: CoreId, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
+    async fn read_or_forget(
+        self: &Rc<Self>,
+        owner: CoreId,
+        id: &ChunkId,
+        location: Location,
+    ) -> Result<Vec<u8>, ReadError> {
         let read = self.read_at(id, location).await;
         if matches!(read, Err(ReadError::Corrupt { .. })) {
             let id = *id;
@@ -60,12 +65,12 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     }
 
     /// Reads a chunk at `location` and nowhere else.
-    pub(crate) async fn read_at(&self, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
+    pub(crate) async fn read_at(self: &Rc<Self>, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
         let segment = self.segment(location.segment).await?;
         let corrupt = |what: &str| ReadError::Corrupt { location, what: what.to_owned() };
         let ordinal = usize::from(location.ordinal);
         if segment.generation != Generation::HOT {
-            let block = self.block(&segment, location).await?;
+            let block = self.block(segment, location).await?;
             return block.chunk(id, ordinal).map(<[u8]>::to_vec).map_err(corrupt);
         }
         let mut sectors = self.read_sectors(&segment, location).await?;
@@ -77,27 +82,16 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         chunk::decode_chunk(&opened.entry, opened.payload, ordinal).map_err(|error| corrupt(&error.to_string()))
     }
 
-    /// The block at `location`, decoded whole: kept here, from whoever reads it now, or read.
+    /// The block at `location`, decoded whole.
     ///
     /// Whoever reads one chunk of it mostly wants others soon, or did a moment ago.
-    async fn block(&self, segment: &Segment, location: Location) -> Result<Rc<DecodedBlock>, ReadError> {
-        loop {
-            let asked = DecodedBlocks::ask(&self.blocks, location);
-            match asked {
-                Asked::Here(block) => return Ok(block),
-                Asked::Underway(told) => {
-                    if let Ok(block) = told.await {
-                        return Ok(block);
-                    }
-                }
-                Asked::Yours(reading) => {
-                    let mut sectors = self.read_sectors(segment, location).await?;
-                    let block = Rc::new(decode_at(segment, location, &mut sectors)?);
-                    reading.done(block.clone());
-                    return Ok(block);
-                }
-            }
-        }
+    async fn block(self: &Rc<Self>, segment: Arc<Segment>, location: Location) -> Result<Rc<DecodedBlock>, ReadError> {
+        let inner = self.clone();
+        let read = async move {
+            let mut sectors = inner.read_sectors(&segment, location).await?;
+            decode_at(&segment, location, &mut sectors)
+        };
+        DecodedBlocks::block(&self.blocks, location, read).await
     }
 
     /// Reads the sectors that hold the block at `location`.

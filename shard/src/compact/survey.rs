@@ -90,7 +90,7 @@ pub(super) async fn survey<D: Disk, L: SegmentLog, G: Grouping>(
 
 /// The blocks of a row that have live chunks, each with where it lies and what is live.
 async fn live_blocks<D: Disk, L: SegmentLog, S>(
-    inner: &Inner<D, L>,
+    inner: &Rc<Inner<D, L>>,
     segment: SegmentId,
     table: &RowTable,
     found: &mut Surveyed<S>,
@@ -126,7 +126,7 @@ async fn live_blocks<D: Disk, L: SegmentLog, S>(
 ///
 /// Returns whether `chunk` is live now, `None` if neither was read.
 async fn settle_copy<D: Disk, L: SegmentLog>(
-    inner: &Inner<D, L>,
+    inner: &Rc<Inner<D, L>>,
     chunk: &DurableChunk,
     elsewhere: Location,
 ) -> Option<bool> {
@@ -160,7 +160,7 @@ fn decode(
 
 /// Notes the live chunks of a block that verified.
 async fn sketch<D: Disk, L: SegmentLog, G: Grouping>(
-    inner: &Inner<D, L>,
+    inner: &Rc<Inner<D, L>>,
     block: &DecodedBlock,
     chunks: &[DurableChunk],
     grouping: &G,
@@ -185,7 +185,7 @@ async fn sketch<D: Disk, L: SegmentLog, G: Grouping>(
 }
 
 /// Looks for other copies of chunks whose block did not verify; what has one answers from there.
-async fn rescue<D: Disk, L: SegmentLog, S>(inner: &Inner<D, L>, chunks: &[DurableChunk], found: &mut Surveyed<S>) {
+async fn rescue<D: Disk, L: SegmentLog, S>(inner: &Rc<Inner<D, L>>, chunks: &[DurableChunk], found: &mut Surveyed<S>) {
     for chunk in chunks {
         let (id, here) = (chunk.id, chunk.location);
         if inner.read(&id, here).await.is_err() {
