@@ -10,6 +10,7 @@ use std::cell::RefCell;
 
 use proto::disk::Codec;
 use proto::limits::BLOCK_PLAIN_BYTES_MAX;
+use zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
 use crate::codec::{CodecError, is_gain};
@@ -34,10 +35,13 @@ impl Default for Effort {
     }
 }
 
-/// Compresses blocks, one after the other.
+/// Compresses blocks, one after the other, each in steps: a whole block takes milliseconds.
 pub struct BlockCompressor {
     context: CCtx<'static>,
-    plain: Vec<u8>,
+    plain_bytes: usize,
+    payload: Vec<u8>,
+    /// Bytes of `payload` that are.
+    written: usize,
 }
 
 impl BlockCompressor {
@@ -58,7 +62,55 @@ impl BlockCompressor {
         for setting in settings {
             context.set_parameter(setting).expect("invariant: ZSTD knows the setting");
         }
-        BlockCompressor { context, plain: Vec::new() }
+        BlockCompressor { context, plain_bytes: 0, payload: Vec::new(), written: 0 }
+    }
+
+    /// Begins a block of `plain_bytes`. One that was begun and not ended is forgotten.
+    ///
+    /// # Panics
+    /// If they exceed [`BLOCK_PLAIN_BYTES_MAX`].
+    pub fn begin(&mut self, plain_bytes: usize) {
+        assert!(plain_bytes <= BLOCK_PLAIN_BYTES_MAX, "invariant: a block holds at most 1 MiB of plain bytes");
+        self.context.reset(ResetDirective::SessionOnly).expect("invariant: a session can always be ended");
+        let pledged = self.context.set_pledged_src_size(Some(plain_bytes as u64));
+        pledged.expect("invariant: a frame that has not begun can be given a length");
+        self.plain_bytes = plain_bytes;
+        self.payload = vec![0; zstd_safe::compress_bound(plain_bytes)];
+        self.written = 0;
+    }
+
+    /// Takes the next bytes of the block.
+    ///
+    /// # Panics
+    /// If they are more than it was begun with.
+    pub fn push(&mut self, plain: &[u8]) {
+        self.feed(plain, ZSTD_EndDirective::ZSTD_e_continue);
+    }
+
+    /// Ends the block, and returns its payload; `None` if the gain is too small.
+    ///
+    /// # Panics
+    /// If it was given fewer bytes than it was begun with.
+    pub fn end(&mut self) -> Option<Vec<u8>> {
+        self.feed(&[], ZSTD_EndDirective::ZSTD_e_end);
+        let mut payload = std::mem::take(&mut self.payload);
+        payload.truncate(self.written);
+        payload.shrink_to_fit();
+        is_gain(self.plain_bytes, payload.len()).then_some(payload)
+    }
+
+    fn feed(&mut self, plain: &[u8], directive: ZSTD_EndDirective) {
+        let mut input = InBuffer::around(plain);
+        loop {
+            let mut output = OutBuffer::around_pos(&mut self.payload[..], self.written);
+            let left = self.context.compress_stream2(&mut output, &mut input, directive);
+            let left = left.expect("invariant: a block has as many bytes as it was begun with");
+            self.written = output.pos();
+            let is_fed = input.pos() == plain.len();
+            if is_fed && (left == 0 || matches!(directive, ZSTD_EndDirective::ZSTD_e_continue)) {
+                return;
+            }
+        }
     }
 
     /// Compresses the chunks of one block, laid one after the other, and says how.
@@ -69,19 +121,57 @@ impl BlockCompressor {
     /// If they exceed [`BLOCK_PLAIN_BYTES_MAX`].
     #[must_use]
     pub fn compress(&mut self, chunks: &[&[u8]]) -> (Codec, Vec<u8>) {
-        let plain_bytes: usize = chunks.iter().map(|chunk| chunk.len()).sum();
-        assert!(plain_bytes <= BLOCK_PLAIN_BYTES_MAX, "invariant: a block holds at most 1 MiB of plain bytes");
-        self.plain.clear();
-        chunks.iter().for_each(|chunk| self.plain.extend_from_slice(chunk));
-        let mut payload = vec![0; zstd_safe::compress_bound(plain_bytes)];
-        let written = self.context.compress2(&mut payload[..], &self.plain);
-        let written = written.expect("invariant: there is room for the worst case");
-        if !is_gain(plain_bytes, written) {
-            return (Codec::None, self.plain.clone());
+        self.begin(chunks.iter().map(|chunk| chunk.len()).sum());
+        chunks.iter().for_each(|chunk| self.push(chunk));
+        self.end().map_or_else(|| (Codec::None, chunks.concat()), |payload| (Codec::Zstd, payload))
+    }
+}
+
+/// Decodes the payload of one block in steps.
+pub struct BlockDecoder<'a> {
+    codec: Codec,
+    payload: &'a [u8],
+    plain_bytes: usize,
+    /// All of the plain bytes, where the codec gives them at once only.
+    whole: Option<Vec<u8>>,
+    context: DCtx<'static>,
+    /// Plain bytes given.
+    given: usize,
+    /// Bytes of the payload used.
+    used: usize,
+}
+
+impl<'a> BlockDecoder<'a> {
+    /// Returns a decoder of a payload of exactly `plain_bytes` bytes.
+    #[must_use]
+    pub fn new(codec: Codec, payload: &'a [u8], plain_bytes: usize) -> BlockDecoder<'a> {
+        BlockDecoder { codec, payload, plain_bytes, whole: None, context: decoder(), given: 0, used: 0 }
+    }
+
+    /// Decodes the next `bytes` bytes.
+    ///
+    /// # Errors
+    /// [`CodecError`], as [`crate::decompress`].
+    pub fn next(&mut self, bytes: usize) -> Result<Vec<u8>, CodecError> {
+        let damaged = CodecError::Damaged { plain_bytes: self.plain_bytes };
+        if self.given == 0 && self.codec == Codec::Zstd {
+            check_length(self.payload, self.plain_bytes)?;
         }
-        payload.truncate(written);
-        payload.shrink_to_fit();
-        (Codec::Zstd, payload)
+        let range = self.given..self.given + bytes;
+        if range.end > self.plain_bytes {
+            return Err(damaged);
+        }
+        self.given = range.end;
+        if self.codec == Codec::Zstd {
+            let mut plain = vec![0; bytes];
+            self.used += decode_on(&mut self.context, &self.payload[self.used..], &mut plain).ok_or(damaged)?;
+            return Ok(plain);
+        }
+        if self.whole.is_none() {
+            self.whole = Some(crate::decompress(self.codec, self.payload, self.plain_bytes)?);
+        }
+        let whole = self.whole.as_ref().expect("invariant: it was decoded above");
+        Ok(whole[range].to_vec())
     }
 }
 
@@ -107,14 +197,35 @@ fn decoder() -> DCtx<'static> {
     context
 }
 
+/// Whether a frame says that it holds `plain_bytes`.
+fn check_length(payload: &[u8], plain_bytes: usize) -> Result<(), CodecError> {
+    match zstd_safe::get_frame_content_size(payload) {
+        Ok(Some(claimed)) if claimed == plain_bytes as u64 => Ok(()),
+        Ok(_) | Err(_) => Err(CodecError::Damaged { plain_bytes }),
+    }
+}
+
+/// Decodes on from `payload` until `plain` is full; returns how much of `payload` that took, `None` if it is damaged.
+fn decode_on(context: &mut DCtx<'_>, payload: &[u8], plain: &mut [u8]) -> Option<usize> {
+    let wanted_bytes = plain.len();
+    let mut input = InBuffer::around(payload);
+    let mut output = OutBuffer::around(plain);
+    while output.pos() < wanted_bytes {
+        let before = (input.pos(), output.pos());
+        let ended = context.decompress_stream(&mut output, &mut input).ok()? == 0;
+        let is_stuck = before == (input.pos(), output.pos());
+        if output.pos() < wanted_bytes && (ended || is_stuck) {
+            return None;
+        }
+    }
+    Some(input.pos())
+}
+
 /// Decodes the first `wanted_bytes` of a payload of `plain_bytes`.
 pub(crate) fn decompress_zstd(payload: &[u8], plain_bytes: usize, wanted_bytes: usize) -> Result<Vec<u8>, CodecError> {
     assert!(wanted_bytes <= plain_bytes && plain_bytes <= BLOCK_PLAIN_BYTES_MAX, "invariant: callers check lengths");
     let damaged = CodecError::Damaged { plain_bytes };
-    let claimed = zstd_safe::get_frame_content_size(payload).map_err(|_| damaged)?;
-    if claimed != Some(plain_bytes as u64) {
-        return Err(damaged);
-    }
+    check_length(payload, plain_bytes)?;
     let mut plain = vec![0; wanted_bytes];
     DECODER.with_borrow_mut(|context| {
         if wanted_bytes == plain_bytes {
@@ -124,17 +235,7 @@ pub(crate) fn decompress_zstd(payload: &[u8], plain_bytes: usize, wanted_bytes: 
             };
         }
         context.reset(ResetDirective::SessionOnly).expect("invariant: a session can always be ended");
-        let mut input = InBuffer::around(payload);
-        let mut output = OutBuffer::around(&mut plain[..]);
-        while output.pos() < wanted_bytes {
-            let before = (input.pos(), output.pos());
-            let ended = context.decompress_stream(&mut output, &mut input).map_err(|_| damaged)? == 0;
-            let is_stuck = before == (input.pos(), output.pos());
-            if output.pos() < wanted_bytes && (ended || is_stuck) {
-                return Err(damaged);
-            }
-        }
-        Ok(())
+        decode_on(context, payload, &mut plain).map(|_| ()).ok_or(damaged)
     })?;
     Ok(plain)
 }
@@ -252,6 +353,11 @@ mod tests {
             for wanted in [0, wanted, plain.len()] {
                 prop_assert_eq!(decompress_start(codec, &payload, plain.len(), wanted).unwrap(), &plain[..wanted]);
             }
+            let mut decoder = BlockDecoder::new(codec, &payload, plain.len());
+            for chunk in chunks {
+                prop_assert_eq!(decoder.next(chunk.len()).unwrap(), chunk);
+            }
+            prop_assert!(decoder.next(1).is_err());
         }
 
         #[test]
@@ -260,6 +366,7 @@ mod tests {
             let payload = frame(&plain, &[]);
             let cut = &payload[..cut.index(payload.len())];
             prop_assert!(decompress(Codec::Zstd, cut, text_len).is_err());
+            prop_assert!(BlockDecoder::new(Codec::Zstd, cut, text_len).next(text_len).is_err());
             prop_assert!(decompress_start(Codec::Zstd, cut, text_len, text_len - 1).is_err());
         }
 

@@ -43,7 +43,8 @@ pub enum Excuse {
     FailedStart,
     /// A start warns, though the one before ended with a clean close.
     Warning,
-    /// A start changes the metadata: a seal that a device refused is made up for.
+    /// A start changes the metadata: it seals a segment whose seal a device refused, or that compaction gave up because a
+    /// row that it read back was not what it had written.
     Amendment,
     /// Chunks of acknowledged files are gone from the store's counters.
     MissingChunks,
@@ -107,6 +108,7 @@ const TOLERANCES: &[Tolerance] = &[
             Excuse::DamagedRead,
             Excuse::UnflippedDamage,
             Excuse::MissingChunks,
+            Excuse::Amendment,
             Excuse::UntoldRows,
             Excuse::SecondCopy,
             Excuse::Warning,

@@ -1,7 +1,7 @@
 //! How much of a core and its disks compaction may take.
 //!
-//! Shared by all cores and changed while it runs. The work is cut into steps of about a millisecond: one block read,
-//! opened and decoded, or one block compressed. After each the core is left to its other tasks, for as long as keeps
+//! Shared by all cores and changed while it runs. The work is cut into steps of well below a millisecond: one block read,
+//! opened and decoded, or one chunk compressed. After each the core is left to its other tasks, for as long as keeps
 //! the work within its share of time.
 
 use std::sync::Arc;

@@ -4,24 +4,25 @@
 //! at the end. A row counts once it was read back, and then its chunks' owners learn of it, before anything else goes on:
 //! so a sealed segment holds no chunk that its owner is yet to hear of.
 //!
-//! One block is the longest step: compressing 1 MiB takes one to three milliseconds, which cannot be divided. It is
-//! followed by a pause as long as the budget wants, so others are late by that much at most.
+//! A block is compressed chunk by chunk, and decoded again to see that it can be: steps of a tenth to a third of a
+//! millisecond. Each is followed by a pause as long as the budget wants, so others are late by that much at most.
 
 use std::cell::RefCell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use chunk::warm::BlockDecoder;
 use ec::Code;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
-use proto::disk::{BlockEntry, ChunkEntry};
+use proto::disk::{BlockEntry, ChunkEntry, Codec};
 use proto::limits::BLOCK_PLAIN_BYTES_MAX;
 use proto::port::{Disk, runtime};
 use proto::{ChunkId, CoreId, Generation, Location};
 
 use super::budget::Budget;
-use super::plan::{Grouping, Plan, Sketched};
+use super::plan::{Compressor, Grouping, Plan, Sketched};
 use super::survey::Record;
 use super::verify::verify_row;
 use crate::error::{SegmentError, StoreError};
@@ -159,6 +160,7 @@ pub(super) async fn write<D: Disk, L: SegmentLog, G: Grouping>(
     });
     let code = Code::new(options.geometry.k(), options.geometry.m()).expect("invariant: a geometry has a code");
     start_lanes::<D>(&mover, &Rc::new(code), 1);
+    let mut compressor = grouping.compressor();
     let mut pending = VecDeque::new();
     let mut pending_bytes = 0;
     let mut stopped = None;
@@ -168,7 +170,7 @@ pub(super) async fn write<D: Disk, L: SegmentLog, G: Grouping>(
             if budget.is_stopped() || stopped.is_some() {
                 break 'groups;
             }
-            let Some(block) = mover.make_block(&part, &grouping, &budget).await else { continue };
+            let Some(block) = mover.make_block(&part, &mut compressor, &budget).await else { continue };
             let bytes = block.column_bytes();
             pending.push_back((bytes, mover.writer.push(block).expect("invariant: the mover closes at the end")));
             pending_bytes += bytes;
@@ -190,10 +192,10 @@ pub(super) async fn write<D: Disk, L: SegmentLog, G: Grouping>(
 
 impl<D: Disk, L: SegmentLog> Mover<D, L> {
     /// Reads chunks again and makes one block of them; `None` if none could be read.
-    async fn make_block<G: Grouping>(
+    async fn make_block<S>(
         &self,
-        chunks: &[&Record<G::Sketch>],
-        grouping: &G,
+        chunks: &[&Record<S>],
+        compressor: &mut impl Compressor,
         budget: &Budget,
     ) -> Option<CompressedBlock> {
         let reads: Vec<_> = chunks.iter().map(|chunk| self.inner.read_at(&chunk.id, chunk.from)).collect();
@@ -221,16 +223,23 @@ impl<D: Disk, L: SegmentLog> Mover<D, L> {
         let domain = chunks.first().filter(|_| !entries.is_empty())?.domain;
         assert!(chunks.iter().all(|chunk| chunk.domain == domain), "invariant: a group is of one domain");
         let plain: Vec<&[u8]> = plains.iter().map(Vec::as_slice).collect();
-        let step = budget.step();
-        let (codec, payload) = grouping.compress(&plain);
-        step.done().await;
-        let step = budget.step();
-        let decoded = chunk::decompress(codec, &payload, plain.iter().map(|chunk| chunk.len()).sum());
-        let mut rest = decoded.as_deref().expect("invariant: what is compressed can be decompressed");
-        for chunk in plain {
-            rest = rest.strip_prefix(chunk).expect("invariant: what is decompressed is what was compressed");
+        compressor.begin(&plain);
+        for chunk in &plain {
+            let step = budget.step();
+            compressor.push(chunk);
+            step.done().await;
         }
+        let step = budget.step();
+        let compressed = compressor.end();
         step.done().await;
+        let (codec, payload) = compressed.unwrap_or_else(|| (Codec::None, plain.concat()));
+        let mut decoder = BlockDecoder::new(codec, &payload, plain.iter().map(|chunk| chunk.len()).sum());
+        for chunk in plain {
+            let step = budget.step();
+            let decoded = decoder.next(chunk.len()).expect("invariant: what is compressed can be decompressed");
+            assert!(decoded == chunk, "invariant: what is decompressed is what was compressed");
+            step.done().await;
+        }
         let entry = BlockEntry { codec, domain, payload_bytes: payload.len() as u32, chunks: entries };
         Some(CompressedBlock { entry, payload })
     }

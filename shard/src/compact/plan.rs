@@ -10,6 +10,8 @@ pub trait Grouping: Clone + Send + 'static {
     type Sketch: Copy + Send + 'static;
     /// Gathers chunks into groups.
     type Plan: Plan<Self::Sketch>;
+    /// Compresses groups.
+    type Compressor: Compressor;
 
     /// Sketches a chunk. Cost: well below a millisecond.
     fn sketch(&self, plain: &[u8], stored_as: Codec) -> Self::Sketch;
@@ -20,8 +22,20 @@ pub trait Grouping: Clone + Send + 'static {
     /// Begins a plan of groups of up to `block_plain_bytes` each, at least the longest chunk.
     fn plan(&self, block_plain_bytes: usize) -> Self::Plan;
 
-    /// Compresses the chunks of one block, laid one after the other.
-    fn compress(&self, chunks: &[&[u8]]) -> (Codec, Vec<u8>);
+    /// Returns what compresses the blocks of a round on one core.
+    fn compressor(&self) -> Self::Compressor;
+}
+
+/// Compresses blocks, one after the other: each is begun, given its chunks, one in a step, and ended.
+pub trait Compressor {
+    /// Begins a block of `chunks`.
+    fn begin(&mut self, chunks: &[&[u8]]);
+
+    /// Takes the next chunk.
+    fn push(&mut self, chunk: &[u8]);
+
+    /// Ends the block; `None` if its chunks are to be stored as they are.
+    fn end(&mut self) -> Option<(Codec, Vec<u8>)>;
 }
 
 /// A plan that is being made.
@@ -52,6 +66,7 @@ pub struct Arrival;
 impl Grouping for Arrival {
     type Sketch = ();
     type Plan = ArrivalPlan;
+    type Compressor = AtOnce;
 
     fn sketch(&self, _plain: &[u8], _stored_as: Codec) {}
 
@@ -63,10 +78,27 @@ impl Grouping for Arrival {
         ArrivalPlan { block_plain_bytes, chunks: Vec::new() }
     }
 
-    fn compress(&self, chunks: &[&[u8]]) -> (Codec, Vec<u8>) {
-        let plain = chunks.concat();
-        let (codec, payload) = chunk::compress(&plain);
-        (codec, payload.into_owned())
+    fn compressor(&self) -> AtOnce {
+        AtOnce::default()
+    }
+}
+
+/// Compresses a block in its last step, as at ingest.
+#[derive(Debug, Default)]
+pub struct AtOnce(Vec<u8>);
+
+impl Compressor for AtOnce {
+    fn begin(&mut self, _chunks: &[&[u8]]) {
+        self.0.clear();
+    }
+
+    fn push(&mut self, chunk: &[u8]) {
+        self.0.extend_from_slice(chunk);
+    }
+
+    fn end(&mut self) -> Option<(Codec, Vec<u8>)> {
+        let (codec, payload) = chunk::compress(&self.0);
+        Some((codec, payload.into_owned()))
     }
 }
 

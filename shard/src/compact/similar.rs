@@ -1,11 +1,11 @@
 //! Alike chunks lie together, newest first, under one ZSTD frame. What is incompressible stays alone, as it is.
 
 use chunk::codec::is_incompressible;
-use chunk::compress_block;
 use chunk::similar::{Features, PlanChunk, PlanLimits, Planner, features};
+use chunk::warm::{BlockCompressor, Effort};
 use proto::disk::Codec;
 
-use super::plan::{Grouping, Plan, Sketched};
+use super::plan::{Compressor, Grouping, Plan, Sketched};
 
 /// See the module. Each core regroups the chunks whose features are its own.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +15,7 @@ impl Grouping for Similar {
     /// What the chunk looks like; `None` if it is incompressible.
     type Sketch = Option<Features>;
     type Plan = SimilarPlan;
+    type Compressor = Warm;
 
     fn sketch(&self, plain: &[u8], stored_as: Codec) -> Option<Features> {
         let is_plain = stored_as == Codec::None || is_incompressible(plain);
@@ -30,11 +31,32 @@ impl Grouping for Similar {
         SimilarPlan { planner: Planner::new(limits), planned: Vec::new(), alone: Vec::new() }
     }
 
-    fn compress(&self, chunks: &[&[u8]]) -> (Codec, Vec<u8>) {
-        match chunks {
-            [chunk] if is_incompressible(chunk) => (Codec::None, chunk.to_vec()),
-            chunks => compress_block(chunks),
+    fn compressor(&self) -> Warm {
+        Warm { zstd: BlockCompressor::new(Effort::default()), is_plain: false }
+    }
+}
+
+/// One ZSTD frame for each block.
+pub struct Warm {
+    zstd: BlockCompressor,
+    /// Whether the block that was begun is not compressed.
+    is_plain: bool,
+}
+
+impl Compressor for Warm {
+    fn begin(&mut self, chunks: &[&[u8]]) {
+        self.is_plain = matches!(chunks, [chunk] if is_incompressible(chunk));
+        self.zstd.begin(chunks.iter().map(|chunk| chunk.len()).sum());
+    }
+
+    fn push(&mut self, chunk: &[u8]) {
+        if !self.is_plain {
+            self.zstd.push(chunk);
         }
+    }
+
+    fn end(&mut self) -> Option<(Codec, Vec<u8>)> {
+        if self.is_plain { None } else { self.zstd.end().map(|payload| (Codec::Zstd, payload)) }
     }
 }
 
