@@ -1,6 +1,7 @@
 //! What garbage collection promises, each as one small run on simulated disks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chaos::sim::{DiskOptions, SimDisk, Simulation};
 use chunk::KeyRing;
@@ -131,6 +132,42 @@ fn an_upload_may_take_many_cycles() {
         nodes[0].collect(Collect::Now).await.unwrap();
         assert!(get(&nodes[0], "/slow").await == bytes);
     });
+}
+
+#[test]
+fn what_an_upload_asks_for_is_held_while_the_answer_is_confirmed() {
+    for seed in 10..20 {
+        run(seed, |disk| async move {
+            let bytes = random_bytes(seed, 384 << 10);
+            {
+                let nodes = open(&disk).await;
+                // Rows of their own, each of which is read to confirm what the upload finds.
+                for (number, part) in bytes.chunks(48 << 10).enumerate() {
+                    put(&nodes[0], &format!("/part{number}"), part).await;
+                }
+                put(&nodes[0], "/whole", &bytes).await;
+                nodes[0].close().await.unwrap();
+            }
+            let nodes = open(&disk).await;
+            disk.slow_nth(0, Duration::from_secs(600), Duration::from_secs(1));
+            let mut writer = nodes[1].create(path("/again"), PutOptions::default()).unwrap();
+            let upload = async {
+                writer.write(&bytes).await.unwrap();
+                writer.finish().await.unwrap();
+            };
+            let removal = async {
+                for part in 0..8 {
+                    remove(&nodes[0], &format!("/part{part}")).await;
+                }
+                remove(&nodes[0], "/whole").await;
+                for _ in 0..4 {
+                    nodes[0].collect(Collect::Once).await.unwrap();
+                }
+            };
+            futures_util::future::join(upload, removal).await;
+            assert!(get(&nodes[0], "/again").await == bytes);
+        });
+    }
 }
 
 #[test]

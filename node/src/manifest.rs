@@ -45,16 +45,16 @@ impl StoredChunk {
 }
 
 impl<D: Disk> Inner<D> {
-    /// Stores the chunks of `bytes` that are not there already, in order; returns them and the lowest epoch at which an
-    /// owner answered for one.
+    /// Stores the chunks `ids`, which are the `cuts` of `bytes`, unless they are there already; returns them in order, and
+    /// the lowest epoch at which an owner answered for one.
     ///
     /// Cost: a duplicate costs its id and a lookup; a new chunk is compressed as well.
     pub(crate) async fn store_chunks(
         self: &Rc<Self>,
         bytes: &Rc<Vec<u8>>,
         cuts: Vec<Range<usize>>,
+        ids: Vec<ChunkId>,
     ) -> (Vec<StoredChunk>, u64) {
-        let ids: Vec<ChunkId> = cuts.iter().map(|cut| self.domain.key.chunk_id(&bytes[cut.clone()])).collect();
         let chunks: Vec<(ChunkId, u32)> = ids.iter().zip(&cuts).map(|(id, cut)| (*id, cut.len() as u32)).collect();
         let (node, bytes, of) = (self.clone(), bytes.clone(), ids.clone());
         let block = move |place: usize| node.compress(of[place], &bytes[cuts[place].clone()]);
@@ -99,6 +99,8 @@ struct Built(RefCell<Lists>);
 /// See [`Built`].
 #[derive(Default)]
 struct Lists {
+    /// Chunks and pages that the store is asked for: their owners may have answered, and be asked no more.
+    asked: Vec<ChunkId>,
     /// Chunks whose rows may not be durable yet, in file order.
     window: VecDeque<StoredChunk>,
     /// The first of them, while it is waited for.
@@ -121,7 +123,8 @@ impl Lists {
 impl Holder for Built {
     fn roots(&self) -> Vec<Root> {
         let built = self.0.borrow();
-        let waiting = built.window.iter().map(|chunk| chunk.id).chain(built.settling);
+        let waiting =
+            built.window.iter().map(|chunk| chunk.id).chain(built.settling).chain(built.asked.iter().copied());
         let waiting = waiting.map(|id| Root { reference: Reference { id, hint: NOWHERE }, depth: 0, bytes: 0 });
         let levels = built.levels.iter().enumerate();
         let levels = levels.flat_map(|(level, entries)| entries.iter().map(move |entry| root_of(entry, level as u8)));
@@ -157,14 +160,41 @@ impl ManifestBuilder {
         self.pin_epoch
     }
 
-    /// Notes that an owner answered at `epoch` for chunks that are added next.
-    pub(crate) fn pinned_at(&mut self, epoch: u64) {
-        self.pin_epoch = self.pin_epoch.min(epoch);
-    }
-
     /// Notes that all chunks and pages were pinned once more, at `epoch` or later.
     pub(crate) fn pinned_again(&mut self, epoch: u64) {
         self.pin_epoch = epoch;
+    }
+
+    /// Stores the chunks of `bytes` and adds them, in order; waits for earlier ones when too much of this upload is in
+    /// memory.
+    ///
+    /// Errors: an earlier chunk's.
+    pub(crate) async fn store<D: Disk>(
+        &mut self,
+        node: &Rc<Inner<D>>,
+        bytes: &Rc<Vec<u8>>,
+        cuts: Vec<Range<usize>>,
+    ) -> Result<(), StoreError> {
+        let asked_before = self.built.0.borrow().asked.len();
+        for chunk in self.ask(node, bytes, cuts).await {
+            self.push(node, chunk).await?;
+        }
+        self.built.0.borrow_mut().asked.truncate(asked_before);
+        Ok(())
+    }
+
+    /// Stores the chunks of `bytes`. They stay in the list of those asked for until the caller has them in another.
+    async fn ask<D: Disk>(
+        &mut self,
+        node: &Rc<Inner<D>>,
+        bytes: &Rc<Vec<u8>>,
+        cuts: Vec<Range<usize>>,
+    ) -> Vec<StoredChunk> {
+        let ids: Vec<ChunkId> = cuts.iter().map(|cut| node.domain.key.chunk_id(&bytes[cut.clone()])).collect();
+        self.built.0.borrow_mut().asked.extend_from_slice(&ids);
+        let (chunks, pin_epoch) = node.store_chunks(bytes, cuts, ids).await;
+        self.pin_epoch = self.pin_epoch.min(pin_epoch);
+        chunks
     }
 
     /// Whether no chunk was added.
@@ -253,15 +283,16 @@ impl ManifestBuilder {
         page: &[ManifestEntry],
     ) -> Result<ManifestEntry, StoreError> {
         let encoded = encode_page(page);
+        let asked_before = self.built.0.borrow().asked.len();
         let chunk = if self.domain == DomainId::CHECKPOINTS {
             node.store_page(encoded).await?
         } else {
             let whole = 0..encoded.len();
-            let (mut chunks, pin_epoch) = node.store_chunks(&Rc::new(encoded), vec![whole]).await;
-            self.pinned_at(pin_epoch);
+            let mut chunks = self.ask(node, &Rc::new(encoded), vec![whole]).await;
             chunks.pop().expect("invariant: an answer for each chunk")
         };
         let stored = settle(node, chunk).await?;
+        self.built.0.borrow_mut().asked.truncate(asked_before);
         let bytes = page.iter().map(|entry| entry.bytes).sum();
         Ok(ManifestEntry { bytes, ..stored })
     }

@@ -1,7 +1,7 @@
 //! The path of a write.
 //!
 //! ```text
-//!   FileWriter::write   bytes ─▶ cut ─▶ Inner::store_chunks (id, claim, compress, row) ─▶ ManifestBuilder
+//!   FileWriter::write   bytes ─▶ cut ─▶ ManifestBuilder ─▶ Inner::store_chunks (id, claim, compress, row)
 //!   FileWriter::finish  last chunk ─▶ rows durable ─▶ commit in the metadata log ─▶ acknowledged
 //! ```
 //!
@@ -148,11 +148,7 @@ impl<D: Disk> FileWriter<D> {
             start += bytes;
         }
         let buffer = Rc::new(std::mem::take(&mut self.buffer));
-        let (chunks, pin_epoch) = node.store_chunks(&buffer, cuts).await;
-        self.manifest.pinned_at(pin_epoch);
-        for chunk in chunks {
-            self.manifest.push(&node, chunk).await?;
-        }
+        self.manifest.store(&node, &buffer, cuts).await?;
         self.buffer = Rc::into_inner(buffer).expect("invariant: nobody keeps the bytes of chunks that were put");
         self.buffer.drain(..start);
         self.torn = false;

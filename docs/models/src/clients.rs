@@ -12,7 +12,7 @@ pub enum Client {
     Store(usize, Chunk),
     /// Tells the owner where the row is.
     Insert(usize, Chunk),
-    /// Has the owner's answer, from now on in the lease.
+    /// Has the owner's answer.
     Receive(usize, Chunk),
     /// Makes the version, if the fence lets it.
     Commit(usize),

@@ -252,8 +252,8 @@ impl Protocol {
         state.cycle = Cycle::Walking { cursor: Some(key), marks };
     }
 
-    /// An upload's chunks are pinned at the epoch itself: its commit may come after the walk of the next cycle has
-    /// passed its inode and before that cycle's leases, so that neither sees it.
+    /// An upload's pin epoch stays what it was: its commit may come after the walk of the next cycle has passed its inode
+    /// and before that cycle's leases, so that neither sees it. It holds what it asks for from before it asks.
     fn lease(&self, state: &mut State, core: usize) {
         if core == 0 && !self.has(Mistake::ReadersNotLeased) {
             let entries = if let Read::Open(entries) = &state.read { entries.clone() } else { Vec::new() };
@@ -261,17 +261,19 @@ impl Protocol {
                 mark(state, entry, state.epoch - 1);
             }
         }
-        let pinned = if self.has(Mistake::LeasePinsAtTheEpochBefore) { state.epoch - 1 } else { state.epoch };
         let mut uploads = std::mem::take(&mut state.uploads);
         if let Some(Upload::Open { parts, .. }) = uploads.get_mut(core) {
             for (chunk, part) in parts {
-                if let Part::Answered(epoch, _) = part
-                    && self.has(Mistake::LeaseSpeaksForAnswersUnderWay)
-                {
-                    *epoch = state.epoch;
+                if matches!(part, Part::Answered(..)) && self.has(Mistake::LeaseMissesAnswersUnderWay) {
+                    continue;
                 }
-                let Part::Held(epoch, hint) = part else { continue };
-                if mark(state, Entry { chunk: *chunk, hint: *hint }, pinned) {
+                // Without a hint: what the index does not know is on its way into a row.
+                if is_old(state, *chunk) {
+                    state.index[*chunk].as_mut().expect("what is old is there").pin = Pin::at(state.epoch - 1);
+                }
+                if let Part::Answered(epoch, _) | Part::Held(epoch, _) = part
+                    && self.has(Mistake::LeaseRaisesPinEpoch)
+                {
                     *epoch = state.epoch;
                 }
             }

@@ -56,10 +56,10 @@ pub enum Mistake {
     HitDoesNotPin,
     /// Leases are marked before the walk.
     LeasesBeforeWalk,
-    /// A lease marks an upload's chunks as the walk does, at the epoch before, and claims the present one.
-    LeasePinsAtTheEpochBefore,
-    /// A lease speaks for the whole upload, also for chunks the answers for which are under way.
-    LeaseSpeaksForAnswersUnderWay,
+    /// A mark raises an upload's pin epoch, as if the owner had answered.
+    LeaseRaisesPinEpoch,
+    /// A lease has only what the upload has the answers for, not what it asks for.
+    LeaseMissesAnswersUnderWay,
     /// A core does not wait for an open whose answer is under way.
     LeaseMissesOpening,
     /// Readers have no leases.

@@ -4,7 +4,7 @@ use stateright::Property;
 
 use crate::Protocol;
 use crate::collector::Cycle;
-use crate::state::{CHUNKS, Entry, State, Upload};
+use crate::state::{CHUNKS, Entry, Part, State, Upload};
 
 /// Completed cycles after which garbage may still be in the index, counted from those that began when it was garbage.
 const CYCLES_SURVIVED_MAX: u8 = 1;
@@ -25,6 +25,11 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
                 .all(|entry| state.index[entry.chunk].is_some() || !state.owners[state.owner_of(entry.chunk)].complete)
         }),
         Property::always("an acknowledged commit is not refused later", |_, state: &State| !state.ghost.refused_later),
+        Property::always("an open upload keeps what owners answered for", |_, state: &State| {
+            state.uploads.iter().flat_map(Upload::parts).all(|(chunk, part)| {
+                !matches!(part, Part::Answered(..) | Part::Held(..)) || state.index[*chunk].is_some()
+            })
+        }),
         Property::always("what an owner answers passes the fence", |_, state: &State| {
             state.owners.iter().all(|owner| state.fence <= owner.told && owner.told <= state.epoch)
         }),
@@ -61,7 +66,7 @@ pub enum Goal {
     HitWhileCondemning,
     /// A commit is refused; its writer asks again, and is let through.
     CommitAfterRefusal,
-    /// An upload is open over two cycles, and its first commit is let through.
+    /// An upload is open over two cycles.
     CommitAfterTwoCycles,
     /// A reader has what no version has, after a sweep.
     ReadOutlivesVersion,
@@ -89,7 +94,7 @@ impl Goal {
             }),
             Goal::CommitAfterTwoCycles => Property::sometimes("an upload outlives two cycles", |_, state: &State| {
                 let mut uploads = state.uploads.iter();
-                uploads.any(|upload| matches!(upload, Upload::Committed { refused: false, cycles: 2.., .. }))
+                uploads.any(|upload| matches!(upload, Upload::Committed { cycles: 2.., .. }))
             }),
             Goal::ReadOutlivesVersion => Property::sometimes("a read outlives its version", |_, state: &State| {
                 let is_gone = |entry: &Entry| !state.versions.values().flatten().any(|kept| kept.chunk == entry.chunk);

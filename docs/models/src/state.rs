@@ -123,7 +123,7 @@ pub enum Part {
     Absent,
     /// The row is durable, and the owner does not know yet.
     Stored(Place),
-    /// The owner answered for it at this epoch. The answer is under way: the upload's lease does not have it yet.
+    /// The owner answered for it at this epoch. The answer is under way.
     Answered(Epoch, Place),
     /// The answer is there.
     Held(Epoch, Place),

@@ -43,13 +43,17 @@ fn leases_before_the_walk_are_caught() {
 }
 
 #[test]
-fn a_lease_that_pins_at_the_epoch_before_is_caught() {
-    is_caught(worlds::long_upload(), Mistake::LeasePinsAtTheEpochBefore, WHOLE);
+fn a_lease_that_raises_the_pin_epoch_is_caught() {
+    is_caught(worlds::long_upload(), Mistake::LeaseRaisesPinEpoch, WHOLE);
 }
 
 #[test]
-fn a_lease_that_speaks_for_answers_under_way_is_caught() {
-    is_caught(worlds::long_upload(), Mistake::LeaseSpeaksForAnswersUnderWay, WHOLE);
+fn a_lease_that_misses_answers_under_way_is_caught() {
+    is_caught(
+        worlds::long_upload(),
+        Mistake::LeaseMissesAnswersUnderWay,
+        "an open upload keeps what owners answered for",
+    );
 }
 
 #[test]
