@@ -1,11 +1,13 @@
 //! What garbage collection promises, each as one small run on simulated disks.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chaos::sim::{DiskOptions, SimDisk, Simulation};
 use chunk::KeyRing;
 use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use node::{Collect, GcOptions, Node, NodeOptions, PutOptions, Removal, Target};
 use proto::path::FsPath;
 use proto::port::runtime;
@@ -232,4 +234,58 @@ fn a_start_finishes_what_a_crash_left_of_a_freed_segment() {
             .unwrap();
     }
     assert!(frees_cut_short > 0, "no crash met a free");
+}
+
+#[test]
+fn what_was_condemned_and_stored_again_before_the_next_checkpoint_is_counted_once() {
+    let mut simulation = Simulation::new(6);
+    let disk = simulation.add_disk(DiskOptions::default());
+    let open = async |disk: &SimDisk| {
+        let options = || NodeOptions { checkpoint_after_chunks: 1, ..options(disk) };
+        Node::open_cores(options, 2).await.unwrap()
+    };
+    let (first, bytes) = (disk.clone(), random_bytes(8, MIB));
+    let again = bytes.clone();
+    let before = simulation
+        .run(async move {
+            let (nodes, _) = open(&first).await;
+            put(&nodes[0], "/file", &bytes).await;
+            // Its segments are sealed; then a checkpoint has them.
+            nodes[0].collect(Collect::Now).await.unwrap();
+            while nodes[0].stats().await.unwrap().index_checkpoints == 0 {
+                runtime::sleep(Duration::from_millis(1)).await;
+            }
+            let before = nodes[0].stats().await.unwrap();
+            remove(&nodes[0], "/file").await;
+            let stored_again = async {
+                while nodes[0].gc_status().await.phase.name() != "free" {
+                    runtime::yield_now().await;
+                }
+                assert_eq!(nodes[0].stats().await.unwrap().store.chunks, 0, "all of it was condemned");
+                put(&nodes[1], "/file", &bytes).await;
+            };
+            match select(pin!(nodes[0].collect(Collect::Once)), pin!(stored_again)).await {
+                Either::Left(_) => panic!("the checkpoint that settles the sweep came first"),
+                Either::Right(((), _)) => {
+                    assert_eq!(nodes[0].stats().await.unwrap().index_checkpoints, before.index_checkpoints)
+                }
+            }
+            before
+        })
+        .unwrap();
+    simulation
+        .run(async move {
+            let (nodes, report) = open(&disk).await;
+            assert_eq!(report.warnings, [""; 0]);
+            assert_eq!(report.checkpoint_chunks, before.store.chunks);
+            let stats = nodes[0].stats().await.unwrap().store;
+            assert_eq!((stats.chunks, stats.unique_bytes), (before.store.chunks, before.store.unique_bytes));
+            assert_eq!(stats.stored_bytes, before.store.stored_bytes);
+            // The first copies go once the others were verified.
+            let report = nodes[0].collect(Collect::Now).await.unwrap();
+            assert_eq!((report.condemned_chunks, report.missing), (0, 0));
+            assert!(report.freed_bytes > MIB as u64, "{report:?}");
+            assert!(get(&nodes[1], "/file").await == again);
+        })
+        .unwrap();
 }

@@ -8,7 +8,7 @@
 //! and [`Index::insert`] replaces one: entries replayed from segments win in either order.
 
 use proto::planted::{self, Bug};
-use proto::{SegmentId, VirtualShard};
+use proto::{Location, SegmentId, VirtualShard};
 
 use crate::index::Index;
 use crate::key::Key;
@@ -27,14 +27,15 @@ pub struct ExportCursor {
 }
 
 /// What became of the entries of a page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImportStats {
     /// Entries that the index did not have.
     pub added: u64,
     /// Entries whose chunk was known already; what was known stays.
     pub known: u64,
-    /// Those of them whose chunk was known in another segment: it was stored again after the page was made.
-    pub known_elsewhere: u64,
+    /// Where the page has those of them whose chunk was known in another segment: it was stored again, or moved, after the
+    /// page was made.
+    pub elsewhere: Vec<Location>,
     /// Entries in segments that were not kept.
     pub skipped: u64,
 }
@@ -119,7 +120,9 @@ impl Index {
                 };
                 if let Some(at) = partition.find(&self.buckets, key) {
                     stats.known += 1;
-                    stats.known_elsewhere += u64::from(self.buckets.rest(at).known().segment != segment);
+                    if self.buckets.rest(at).known().segment != segment {
+                        stats.elsewhere.push(place.in_segment(self.segments.segment(segment)));
+                    }
                     continue;
                 }
                 self.segments.take_again(segment);

@@ -6,8 +6,11 @@
 //! ```
 //!
 //! The index is derived, so a checkpoint may be late, and one that does not verify is passed over: then all segments are
-//! replayed. So is one with a chunk that was stored again since, which is rare: it takes damage. A crash while one is
-//! taken leaves blocks that nothing refers to.
+//! replayed. What it says of a chunk that the tail has as well is out of date: the chunk was moved, or condemned or damaged
+//! and stored again. A crash while one is taken leaves blocks that nothing refers to.
+//!
+//! Its pages are made one after the other, and what it counts comes last. So whoever takes entries away (condemns or moves
+//! chunks) does so while no checkpoint is taken; if one goes all the same, the checkpoint is not committed.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -71,6 +74,9 @@ pub(crate) enum CheckpointError {
     /// The root was not committed.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// A chunk was stored again, because it could not be confirmed, while the pages were made: take it again.
+    #[error("entries of the index changed their places meanwhile")]
+    Overtaken,
 }
 
 /// Takes checkpoints for as long as the node lives, one at a time, at the start and whenever a segment was settled, if
@@ -94,7 +100,8 @@ pub(crate) async fn keep_taking<D: Disk>(node: Rc<Inner<D>>) {
     }
 }
 
-/// The right to take a checkpoint, and to free what only an earlier one needed: one at a time has it.
+/// The right to take a checkpoint, to take entries away that one has, and to free what only an earlier one needed: one at
+/// a time has it.
 pub(crate) type Turn<'a> = MutexGuard<'a, ()>;
 
 /// Takes one checkpoint.
@@ -148,6 +155,7 @@ pub(crate) async fn page_segments<D: Disk>(node: &Rc<Inner<D>>) -> Result<BTreeS
 
 /// Writes the pages of a checkpoint, and commits its root.
 async fn write<D: Disk>(node: &Rc<Inner<D>>) -> Result<(), CheckpointError> {
+    let departures = node.store.index_departures().await;
     let settled = node.store.settled().await;
     let mut pages = ManifestBuilder::new(node.manifest_page_entries, DomainId::CHECKPOINTS, None);
     for core in 0..node.names.count() as u16 {
@@ -160,6 +168,9 @@ async fn write<D: Disk>(node: &Rc<Inner<D>>) -> Result<(), CheckpointError> {
     let (end, except) = (settled.end, Arc::new(settled.except));
     let uncovered = except.clone();
     let volume = node.store.volume(move |segment| segment < end && uncovered.binary_search(&segment).is_err()).await;
+    if node.store.index_departures().await != departures {
+        return Err(CheckpointError::Overtaken);
+    }
     let content = pages.finish(node).await?;
     let checkpoint = IndexCheckpoint {
         end,
@@ -199,7 +210,7 @@ pub(crate) async fn load<D: Disk>(
             let cover = cover.clone();
             let imported = node.store.import(bytes, move |segment| cover.has(segment)).await;
             if !imported.map_err(|error| error.to_string())? {
-                return Err("a chunk that it has could not be confirmed and was stored again".to_owned());
+                return Err("a copy that it has of a chunk which was stored again cannot be confirmed".to_owned());
             }
         }
         number += 1;

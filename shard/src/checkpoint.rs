@@ -4,12 +4,14 @@
 //! pages are made. A start loads the pages and replays the tail: the segments that are not covered.
 //! Everything here may be missing or damaged: then all segments are replayed.
 
+use std::collections::BTreeSet;
+
 use futures_channel::oneshot;
 use index::{ExportCursor, Index, PageError, page_shard};
 use proto::limits::VIRTUAL_SHARDS;
 use proto::planted::{self, Bug};
 use proto::port::Disk;
-use proto::{CoreId, SegmentId, VirtualShard};
+use proto::{CoreId, Location, SegmentId, VirtualShard};
 
 use crate::owner::{Owner, Volume, at_least_nothing};
 use crate::row::CompressedBlock;
@@ -83,8 +85,11 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
     /// Gives a page's entries to the owner of their virtual shard; those in segments for which `covered` does not hold
     /// are left out.
     ///
-    /// Returns whether the page may stand. It may not if one of its chunks was found in the tail, where it was stored
-    /// again since: the checkpoint counts it too, and names a copy that must be remembered.
+    /// What of them was found in the tail was stored again since, or moved there: the tail's copy answers, and the one that
+    /// the checkpoint counts too is taken off, after the table of its row has said how long it is. Cost: a read for each
+    /// such row.
+    ///
+    /// Returns whether the page may stand. It may not if one of those tables does not have the chunk.
     /// Errors: [`PageError`]; nothing of the page was entered.
     pub async fn import(
         &self,
@@ -94,7 +99,18 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
         let peers = &self.inner().peers;
         let owner = owner_of(page_shard(&page)?, peers.count());
         let import = move |inner: &Inner<D, L>| inner.owner.borrow_mut().index.import(&page, covered);
-        Ok(peers.ask(owner, import).await?.known_elsewhere == 0)
+        let mut elsewhere: BTreeSet<Location> = peers.ask(owner, import).await?.elsewhere.into_iter().collect();
+        while let Some(location) = elsewhere.pop_first() {
+            let row = self.inner().chunks_of_row(location, &mut elsewhere).await;
+            if row.iter().all(|chunk| chunk.location != location) {
+                return Ok(false);
+            }
+            let supersede = move |inner: &Inner<D, L>| inner.owner.borrow_mut().supersede(&row);
+            if !peers.ask(owner, supersede).await {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Enters what a loaded checkpoint says of the volume of the segments that it covers.

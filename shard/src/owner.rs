@@ -141,6 +141,10 @@ pub(crate) struct Owner {
     volumes: BTreeMap<SegmentId, Volume>,
     /// Entries that came or went since the start.
     changes: u64,
+    /// Those of them that left the place where they were.
+    departures: u64,
+    /// Copies that a loaded checkpoint names and that were taken off what it counts; empty but during recovery.
+    superseded: BTreeSet<Location>,
     /// In segments that the checkpoint which was loaded at the start covered. One core has it for all, and the others
     /// take from it: only their sum, modulo 2^64, means something.
     covered: Volume,
@@ -157,6 +161,8 @@ impl Owner {
             displaced: Vec::new(),
             volumes: BTreeMap::new(),
             changes: 0,
+            departures: 0,
+            superseded: BTreeSet::new(),
             covered: Volume::default(),
         }
     }
@@ -164,6 +170,11 @@ impl Owner {
     /// Entries that came or went since the start.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Those of them that left the place where they were.
+    pub(crate) fn departures(&self) -> u64 {
+        self.departures
     }
 
     /// Chunks that somebody claimed and has neither inserted nor abandoned.
@@ -255,6 +266,7 @@ impl Owner {
         self.doubted.remove(&chunk.id);
         self.index.insert(&chunk.id, answers);
         self.changes += 1;
+        self.departures += u64::from(known.is_some_and(|known| known != answers));
     }
 
     /// The writer of these chunks failed: whoever waits for them is told why, and the next to ask writes them.
@@ -285,8 +297,27 @@ impl Owner {
         copies.map(|copy| copy.segment).filter(|segment| self.volumes.contains_key(segment)).collect()
     }
 
+    /// Takes copies off what a loaded checkpoint counts: their chunks were found in the tail, where they were stored again
+    /// since, or moved. They are remembered like others.
+    ///
+    /// Returns whether the index names another copy of each.
+    pub(crate) fn supersede(&mut self, chunks: &[DurableChunk]) -> bool {
+        for chunk in chunks {
+            if self.known(&chunk.id).is_none_or(|known| known == chunk.location) {
+                return false;
+            }
+            // An entry may be on two pages.
+            if self.superseded.insert(chunk.location) {
+                self.remember_copy(chunk.id, chunk.location);
+                self.covered = self.covered.without(Volume::of(chunk));
+            }
+        }
+        true
+    }
+
     /// Says that the index is complete.
     pub(crate) fn complete(&mut self) {
+        self.superseded.clear();
         self.index.set_coverage(Coverage::Complete);
     }
 
@@ -317,6 +348,7 @@ impl Owner {
             self.doubted.remove(id);
             self.index.insert(id, location);
             self.changes += 1;
+            self.departures += 1;
         }
     }
 
@@ -376,6 +408,7 @@ impl Owner {
             self.other_copies.remove(&chunk.id);
             self.doubted.remove(&chunk.id);
             self.changes += 1;
+            self.departures += 1;
             condemned += Volume::of(chunk);
         }
         condemned
@@ -456,6 +489,7 @@ impl Owner {
         *self.volumes.entry(chunk.to.segment).or_default() += volume(chunk.stored_after);
         self.doubted.remove(&chunk.id);
         self.changes += 1;
+        self.departures += 1;
         true
     }
 
@@ -713,6 +747,25 @@ mod tests {
         assert_eq!(sum, one);
         assert_eq!(owner.unused(&[SegmentId(1), SegmentId(2)]), [SegmentId(1)]);
         assert!(matches!(ask(&mut owner, A, dead, None), Claim::Yours));
+    }
+
+    #[test]
+    fn a_copy_that_a_checkpoint_has_of_what_the_tail_has_is_remembered_and_counted_no_more() {
+        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let (again, other) = (ChunkId([1; 32]), ChunkId([2; 32]));
+        let mut owner = owner();
+        owner.recover(&[chunk(again, 7)]);
+        owner.add_covered(one);
+        // It is on two pages.
+        let before = DurableChunk { stored_bytes: 9, ..chunk(again, 1) };
+        owner.add_covered(Volume { stored_bytes: 9, ..one });
+        assert!(owner.supersede(&[before]) && owner.supersede(&[before]));
+        let mut sum = one;
+        sum += one;
+        assert_eq!((owner.volume(|_| true), owner.known(&again)), (sum, Some(location(7))));
+        assert_eq!(owner.unused(&[SegmentId(1), SegmentId(7)]), []);
+        assert!(!owner.supersede(&[chunk(other, 1)]), "nobody knows it");
+        assert!(!owner.supersede(&[chunk(again, 7)]), "it is the copy of the tail");
     }
 
     #[test]

@@ -67,6 +67,12 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
         self.ask_all(ask).await.into_iter().all(|complete| complete)
     }
 
+    /// Entries of the index that left the place where they were, since the start: pages that were made before do not agree
+    /// with volumes that are asked for afterwards.
+    pub async fn index_departures(&self) -> u64 {
+        self.ask_all(|inner: &Inner<D, L>| inner.owner.borrow().departures()).await.into_iter().sum()
+    }
+
     /// Entries of the index that came or went since the start.
     pub async fn index_changes(&self) -> u64 {
         self.ask_all(|inner: &Inner<D, L>| inner.owner.borrow().changes()).await.into_iter().sum()
@@ -185,14 +191,21 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     /// Condemns the stale entry at `location`, which is one of core `owner`, and those of the same row, which it takes out
     /// of `stale`.
     async fn condemn_row(&self, owner: CoreId, location: Location, stale: &mut BTreeSet<Location>) -> Swept {
-        let mut row = self.row_at(location).await.unwrap_or_default();
-        row.retain(|chunk| chunk.location == location || stale.remove(&chunk.location));
+        let row = self.chunks_of_row(location, stale).await;
         let kept = u64::from(row.iter().all(|chunk| chunk.location != location));
         if row.is_empty() {
             return Swept { condemned: Volume::default(), kept };
         }
         let condemn = move |inner: &Inner<D, L>| inner.owner.borrow_mut().condemn(&row);
         Swept { condemned: self.peers.ask(owner, condemn).await, kept }
+    }
+
+    /// The chunk at `location`, unless the table of its row cannot be read or does not name one there; and those of `others`
+    /// in the same row, which leave it.
+    pub(crate) async fn chunks_of_row(&self, location: Location, others: &mut BTreeSet<Location>) -> Vec<DurableChunk> {
+        let mut row = self.row_at(location).await.unwrap_or_default();
+        row.retain(|chunk| chunk.location == location || others.remove(&chunk.location));
+        row
     }
 
     /// Enters a chunk again that the index does not know, if it is where a reference says.

@@ -13,6 +13,7 @@ use super::free::Freed;
 use super::pace::Pace;
 use super::status::Phase;
 use super::{Collector, Work};
+use crate::checkpoint::Turn;
 
 /// What was moved.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +43,7 @@ impl<D: Disk> Collector<D> {
     /// segments.
     pub(super) async fn compact(
         &self,
+        turn: &Turn<'_>,
         protected: &BTreeSet<SegmentId>,
         pace: &mut Pace,
     ) -> Result<(Moved, Freed), Abort> {
@@ -58,7 +60,7 @@ impl<D: Disk> Collector<D> {
             let has_moved = round.moved_chunks > 0;
             moved.add(round);
             victims = left;
-            let space = self.free(protected, has_moved, pace).await?;
+            let space = self.free(turn, protected, has_moved, pace).await?;
             freed += space;
             let moved = moved.clone();
             self.desk.note(|status| (status.rewritten_bytes, status.phase) = (moved.plain_bytes, Phase::Compact));

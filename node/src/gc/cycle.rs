@@ -57,15 +57,17 @@ impl<D: Disk> Collector<D> {
         self.node.store.set_epoch(epoch).await;
         // 3, 4
         let marks = mark::everything(self, pace).await?;
+        // From here to the checkpoint that settles it nobody else takes one: it would count what goes meanwhile.
+        let turn = self.node.checkpointing.lock().await;
         // 5
         let swept = self.sweep(pace).await?;
         // 7, 8: what is wholly dead makes room for what is moved.
-        let mut freed = self.free(&marks.protected, swept.condemned.chunks > 0, pace).await?;
+        let mut freed = self.free(&turn, &marks.protected, swept.condemned.chunks > 0, pace).await?;
         // 6, and 7 and 8 again for each round
         let mut moved = Moved::default();
         if compacts {
             let given_back;
-            (moved, given_back) = self.compact(&marks.protected, pace).await?;
+            (moved, given_back) = self.compact(&turn, &marks.protected, pace).await?;
             freed += given_back;
         }
         Ok(CycleReport {

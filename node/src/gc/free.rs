@@ -23,7 +23,7 @@ use super::cycle::Abort;
 use super::pace::Pace;
 use super::status::Phase;
 use super::{Collector, Work};
-use crate::checkpoint;
+use crate::checkpoint::{self, Turn};
 
 /// What was freed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,14 +44,15 @@ impl<D: Disk> Collector<D> {
     /// or moved: then the index is settled even if there is no such segment, so that the next start finds them so.
     pub(super) async fn free(
         &self,
+        turn: &Turn<'_>,
         protected: &BTreeSet<SegmentId>,
         has_changed: bool,
         pace: &mut Pace,
     ) -> Result<Freed, Abort> {
         self.desk.note(|status| status.phase = Phase::Free);
         self.finish_freeing().await?;
-        // The pages of a checkpoint that is being taken are in segments that nothing names yet.
-        let turn = self.node.checkpointing.lock().await;
+        // Those of a checkpoint that is being taken would be in segments that nothing names yet: whoever has the turn knows
+        // all pages.
         let old_pages = self.page_segments().await?;
         let mut unused = self.node.store.unused_segments().await;
         unused.retain(|unused| !protected.contains(&unused.segment) && !old_pages.contains(&unused.segment));
@@ -59,11 +60,11 @@ impl<D: Disk> Collector<D> {
             return Ok(Freed::default());
         }
         // From here on no checkpoint counts or names what is freed, even if a crash comes.
-        if checkpoint::take(&self.node, &turn).await.is_err() {
+        if checkpoint::take(&self.node, turn).await.is_err() {
             if self.desk.budget.is_stopped() {
                 return Err(Abort::Closing);
             }
-            checkpoint::give_up(&self.node, &turn).await?;
+            checkpoint::give_up(&self.node, turn).await?;
         }
         let pages = self.page_segments().await?;
         let mut unused = self.node.store.unused_segments().await;
