@@ -1,7 +1,7 @@
 //! What outlives the node in a seed, and what the node may answer because of the faults of the plan.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -233,6 +233,11 @@ impl World {
     #[must_use]
     pub fn disks(&self) -> &[SimDisk] {
         &self.disks
+    }
+
+    /// Names of all files on the disks.
+    pub(crate) fn files(&self) -> BTreeSet<String> {
+        self.disks.iter().flat_map(SimDisk::files).map(|(name, _)| name).collect()
     }
 
     /// The ring keys.

@@ -1,5 +1,7 @@
 //! **Corruption beyond redundancy is reported**, naming the file, the version and the bytes: by whoever reads it, and by
 //! the offline check; and both tell of the same. Nothing else is reported: where no bit was flipped nothing is damaged.
+//! What was stored again after damage, or moved, is found by the index alone once its first segment was freed; and a bit that
+//! is flipped in a row which no footer lists takes all chunks of the row out of the index at the next start.
 //!
 //! How: the harness notes which bits it flips, and a read that calls a block damaged must have met one of them. The last
 //! full check notes for every version of every file which of its bytes a read found damaged. With nothing changed since,
@@ -10,7 +12,7 @@
 //! And where garbage is collected, the offline check may find a copy of a lost chunk in a segment that was not freed yet, which
 //! a node has forgotten once it had verified another.
 //!
-//! What it would miss: damage behind the first of a version, where the reader stops; damage that redundancy makes good,
+//! What it would miss: a chunk that is nowhere while a flipped bit lies in another row; damage behind the first of a version, where the reader stops; damage that redundancy makes good,
 //! which neither tells as lost; and damage before the first row of a segment, without which the node does not start.
 
 use std::cell::RefCell;
@@ -34,12 +36,19 @@ impl Flipped {
         self.0.borrow_mut().entry(file.to_owned()).or_default().insert(offset);
     }
 
-    /// Whether a read that met this damage met a flipped bit.
-    pub(super) fn explains(&self, damage: &ReadError) -> bool {
-        let ReadError::Corrupt { location, .. } = damage else { return false };
-        let file = format!("segments/{}.{:02}", location.segment, location.column);
-        let read = location.read_offset()..location.read_offset() + location.read_bytes() as u64;
-        self.0.borrow().get(&file).is_some_and(|flipped| flipped.range(read).next().is_some())
+    /// Whether a read that met this damage met a flipped bit, or may have found no chunk because of one in the segment
+    /// `files` that are there.
+    pub(super) fn explains(&self, damage: &ReadError, files: &BTreeSet<String>) -> bool {
+        let flipped = self.0.borrow();
+        match damage {
+            ReadError::Corrupt { location, .. } => {
+                let file = format!("segments/{}.{:02}", location.segment, location.column);
+                let read = location.read_offset()..location.read_offset() + location.read_bytes() as u64;
+                flipped.get(&file).is_some_and(|flipped| flipped.range(read).next().is_some())
+            }
+            ReadError::Stale(_) => flipped.keys().any(|file| files.contains(file)),
+            ReadError::Device { .. } => false,
+        }
     }
 }
 
@@ -118,13 +127,21 @@ mod tests {
         let explained = |file: &str, offset| {
             let flipped = Flipped::default();
             flipped.add(file, offset);
-            flipped.explains(&ReadError::Corrupt { location, what: String::new() })
+            flipped.explains(&ReadError::Corrupt { location, what: String::new() }, &BTreeSet::new())
         };
         let file = "segments/0000000000000007.00";
         assert!(explained(file, 8192) && explained(file, 12_287));
         assert!(!explained(file, 8191) && !explained(file, 12_288), "another sector");
         assert!(!explained("segments/0000000000000008.00", 8192), "another segment");
-        assert!(!Flipped::default().explains(&ReadError::Stale(SegmentId(7))), "no block was read");
+    }
+
+    #[test]
+    fn only_a_flipped_bit_in_a_segment_that_is_there_explains_why_a_chunk_is_nowhere() {
+        let flipped = Flipped::default();
+        flipped.add("segments/0000000000000007.00", 8192);
+        let explained = |file: &str| flipped.explains(&ReadError::Stale(SegmentId(3)), &[file.to_owned()].into());
+        assert!(explained("segments/0000000000000007.00"));
+        assert!(!explained("segments/0000000000000008.00"), "the row is gone with its segment");
     }
 
     #[test]

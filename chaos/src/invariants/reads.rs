@@ -69,7 +69,7 @@ pub(crate) fn check(
         }
         if let FileReadError::Damaged { source, .. } = &error
             && !world.excuses(Excuse::UnflippedDamage)
-            && !world.flipped.explains(source)
+            && !world.flipped.explains(source, &world.files())
         {
             return Err(violation!("a read of {at} bytes {range:?} failed, though no bit flipped there: {error}"));
         }
