@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chaos::sim::{DiskOptions, SimDisk, Simulation};
+use chaos::sim::{DiskOptions, Operation, SimDisk, Simulation};
 use chunk::KeyRing;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
@@ -234,6 +234,24 @@ fn a_start_finishes_what_a_crash_left_of_a_freed_segment() {
             .unwrap();
     }
     assert!(frees_cut_short > 0, "no crash met a free");
+}
+
+#[test]
+fn what_a_failing_disk_did_not_remove_is_removed_by_the_next_cycle() {
+    run(7, |disk| async move {
+        let nodes = open(&disk).await;
+        put(&nodes[0], "/dead", &random_bytes(9, 8 * MIB)).await;
+        remove(&nodes[0], "/dead").await;
+        // The first of several that are freed together: the others are freed in the log alone.
+        disk.fail_nth(Operation::Remove, 0);
+        let why = nodes[0].collect(Collect::Now).await.unwrap_err();
+        assert!(why.starts_with("files were not removed"), "{why}");
+        assert!(segment_bytes(&disk) > 6 * MIB as u64);
+        for _ in 0..2 {
+            nodes[0].collect(Collect::Now).await.unwrap();
+        }
+        assert!(segment_bytes(&disk) < 5 * MIB as u64, "{}", segment_bytes(&disk));
+    });
 }
 
 #[test]

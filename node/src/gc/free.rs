@@ -87,14 +87,20 @@ impl<D: Disk> Collector<D> {
         let free = |unused: &UnusedSegment| self.propose(Command::FreeSegment { segment: unused.segment });
         try_join_all(batch.iter().map(free)).await?;
         for unused in batch {
-            match self.node.store.free(unused.segment).await {
-                Ok(_) => self.propose(Command::ForgetSegment { segment: unused.segment }).await?,
-                Err(FreeError::Device { source, .. }) => return Err(Abort::Remove(source)),
-                Err(FreeError::InUse(_)) => unreachable!("invariant: what nothing names stays so while nobody marks"),
-            }
+            self.let_go(unused.segment).await?;
+            self.propose(Command::ForgetSegment { segment: unused.segment }).await?;
         }
         drop(work);
         Ok(())
+    }
+
+    /// Has all cores forget a segment that the log says is freed, and removes its files; nothing if they have forgotten it.
+    async fn let_go(&self, segment: SegmentId) -> Result<(), Abort> {
+        match self.node.store.free(segment).await {
+            Ok(_) => Ok(()),
+            Err(FreeError::Device { source, .. }) => Err(Abort::Remove(source)),
+            Err(FreeError::InUse(_)) => unreachable!("invariant: what nothing names stays so while nobody marks"),
+        }
     }
 
     /// Removes what an earlier cycle left of segments that it had freed.
@@ -102,6 +108,8 @@ impl<D: Disk> Collector<D> {
         for (segment, members) in self.meta.view(|view| view.freed_segments()) {
             let member = |device: DeviceId| Some(Member { device, disk: self.node.disk(device)? });
             let Some(members) = members.into_iter().map(member).collect::<Option<Vec<Member<D>>>>() else { continue };
+            // Of a batch that was cut short the cores know some still.
+            self.let_go(segment).await?;
             let removed = remove_files(segment, &members).await;
             removed.map_err(|(_, error)| Abort::Remove(Arc::new(error)))?;
             self.propose(Command::ForgetSegment { segment }).await?;
