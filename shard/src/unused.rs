@@ -18,6 +18,8 @@ pub struct UnusedSegment {
     pub segment: SegmentId,
     /// Bytes of its files on all devices.
     pub file_bytes: u64,
+    /// Whether a footer lists its rows. If not, a start reads the rows themselves, and leaves out one that does not verify.
+    pub has_footer: bool,
 }
 
 impl<D: Disk, L: SegmentLog> Store<D, L> {
@@ -29,8 +31,11 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
         let settled = |inner: &Inner<D, L>| {
             let home = inner.home.borrow();
             let settled = home.values().filter(|home| home.settled.get());
-            let unused =
-                |home: &Rc<HomeSegment>| UnusedSegment { segment: home.segment.id, file_bytes: home.file_bytes.get() };
+            let unused = |home: &Rc<HomeSegment>| UnusedSegment {
+                segment: home.segment.id,
+                file_bytes: home.file_bytes.get(),
+                has_footer: !home.footers.borrow().is_empty(),
+            };
             settled.map(unused).collect::<Vec<_>>()
         };
         let mut unused: Vec<UnusedSegment> = self.ask_all(settled).await.into_iter().flatten().collect();

@@ -1,15 +1,14 @@
 //! Compaction in a cycle: rounds, each of which is settled and gives its victims back before the next begins.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use proto::SegmentId;
 use proto::port::Disk;
 use shard::StoreError;
 use shard::compact::{Compacted, Pick, Regroup, Similar, Victim};
 
 use super::cycle::Abort;
 use super::free::Freed;
+use super::mark::Marks;
 use super::pace::Pace;
 use super::status::Phase;
 use super::{Collector, Work};
@@ -44,13 +43,13 @@ impl<D: Disk> Collector<D> {
     pub(super) async fn compact(
         &self,
         turn: &Turn<'_>,
-        protected: &BTreeSet<SegmentId>,
+        marks: &Marks<'_, D>,
         pace: &mut Pace,
     ) -> Result<(Moved, Freed), Abort> {
         let (mut moved, mut freed) = (Moved::default(), Freed::default());
         // Victims were sealed before, and pages go to segments that are open: no later page lies in one.
         let pages = self.page_segments().await?;
-        let stay = Arc::new(protected.union(&pages).copied().collect());
+        let stay = Arc::new(marks.protected.union(&pages).copied().collect());
         let pick = Pick { protected: stay, regroup: Regroup::Hot };
         self.desk.note(|status| status.phase = Phase::Compact);
         let mut victims = self.node.store.victims(&pick).await;
@@ -60,7 +59,7 @@ impl<D: Disk> Collector<D> {
             let has_moved = round.moved_chunks > 0;
             moved.add(round);
             victims = left;
-            let space = self.free(turn, protected, has_moved, pace).await?;
+            let space = self.free(turn, marks, has_moved, pace).await?;
             freed += space;
             let moved = moved.clone();
             self.desk.note(|status| (status.rewritten_bytes, status.phase) = (moved.plain_bytes, Phase::Compact));

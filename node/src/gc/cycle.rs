@@ -62,12 +62,12 @@ impl<D: Disk> Collector<D> {
         // 5
         let swept = self.sweep(pace).await?;
         // 7, 8: what is wholly dead makes room for what is moved.
-        let mut freed = self.free(&turn, &marks.protected, swept.condemned.chunks > 0, pace).await?;
+        let mut freed = self.free(&turn, &marks, swept.condemned.chunks > 0, pace).await?;
         // 6, and 7 and 8 again for each round
         let mut moved = Moved::default();
         if compacts {
             let given_back;
-            (moved, given_back) = self.compact(&turn, &marks.protected, pace).await?;
+            (moved, given_back) = self.compact(&turn, &marks, pace).await?;
             freed += given_back;
         }
         Ok(CycleReport {

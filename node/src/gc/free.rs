@@ -20,6 +20,7 @@ use shard::segment::remove_files;
 use shard::{Member, UnusedSegment};
 
 use super::cycle::Abort;
+use super::mark::Marks;
 use super::pace::Pace;
 use super::status::Phase;
 use super::{Collector, Work};
@@ -40,12 +41,12 @@ impl std::ops::AddAssign for Freed {
 }
 
 impl<D: Disk> Collector<D> {
-    /// Frees the segments that nothing names, but for the `protected` ones. `has_changed` says that chunks were condemned
+    /// Frees the segments that nothing names, but for those that `marks` protects. `has_changed` says that chunks were condemned
     /// or moved: then the index is settled even if there is no such segment, so that the next start finds them so.
     pub(super) async fn free(
         &self,
         turn: &Turn<'_>,
-        protected: &BTreeSet<SegmentId>,
+        marks: &Marks<'_, D>,
         has_changed: bool,
         pace: &mut Pace,
     ) -> Result<Freed, Abort> {
@@ -55,7 +56,7 @@ impl<D: Disk> Collector<D> {
         // all pages.
         let old_pages = self.page_segments().await?;
         let mut unused = self.node.store.unused_segments().await;
-        unused.retain(|unused| !protected.contains(&unused.segment) && !old_pages.contains(&unused.segment));
+        unused.retain(|unused| !marks.protect(unused) && !old_pages.contains(&unused.segment));
         if !has_changed && unused.is_empty() {
             return Ok(Freed::default());
         }
@@ -68,7 +69,7 @@ impl<D: Disk> Collector<D> {
         }
         let pages = self.page_segments().await?;
         let mut unused = self.node.store.unused_segments().await;
-        unused.retain(|unused| !protected.contains(&unused.segment) && !pages.contains(&unused.segment));
+        unused.retain(|unused| !marks.protect(unused) && !pages.contains(&unused.segment));
         let mut freed = Freed::default();
         for batch in unused.chunks(FREE_BATCH_SEGMENTS_MAX) {
             self.free_batch(batch).await?;

@@ -9,7 +9,7 @@ use proto::limits::{MARK_STEP_ENTRIES_MAX, MARK_STEP_VERSIONS_MAX, PROTECTED_SEG
 use proto::planted::{self, Bug};
 use proto::port::Disk;
 use proto::{CoreId, SegmentId};
-use shard::{Reference, Root};
+use shard::{Reference, Root, UnusedSegment};
 
 use super::Collector;
 use super::cycle::Abort;
@@ -48,6 +48,12 @@ pub(super) async fn everything<'a, D: Disk>(
 }
 
 impl<D: Disk> Marks<'_, D> {
+    /// Whether a segment may hold a chunk that is missing: the reference names it, or is out of date, and the segment may
+    /// have a row that did not verify when the node started.
+    pub(super) fn protect(&self, unused: &UnusedSegment) -> bool {
+        self.protected.contains(&unused.segment) || self.missing > 0 && !unused.has_footer
+    }
+
     /// Marks what the versions of all files refer to.
     async fn versions(&mut self, pace: &mut Pace) -> Result<(), Abort> {
         let mut cursor = Some(ManifestsCursor::default());
