@@ -256,7 +256,7 @@ fn a_whole_node_is_clean_and_is_not_changed() {
 #[test]
 fn a_node_that_was_cut_off_anywhere_is_clean() {
     let mut remarks = BTreeSet::new();
-    for seed in 0..30 {
+    for seed in 0..90 {
         let mut simulation = Simulation::new(seed);
         let mut random = Random::new(seed);
         let disk = simulation.add_disk(DiskOptions::default());

@@ -254,6 +254,9 @@ fn what_a_failing_disk_did_not_remove_is_removed_by_the_next_cycle() {
     });
 }
 
+/// Pages of the manifest of 1 MiB.
+const PAGES: u64 = 4;
+
 #[test]
 fn what_was_condemned_and_stored_again_before_the_next_checkpoint_is_counted_once() {
     let mut simulation = Simulation::new(6);
@@ -297,11 +300,14 @@ fn what_was_condemned_and_stored_again_before_the_next_checkpoint_is_counted_onc
             assert_eq!(report.warnings, [""; 0]);
             assert_eq!(report.checkpoint_chunks, before.store.chunks);
             let stats = nodes[0].stats().await.unwrap().store;
-            assert_eq!((stats.chunks, stats.unique_bytes), (before.store.chunks, before.store.unique_bytes));
-            assert_eq!(stats.stored_bytes, before.store.stored_bytes);
+            // The first pages name the places where the chunks were: they come back as well, as garbage.
+            assert_eq!(stats.chunks, before.store.chunks + PAGES);
+            let page_bytes = stats.unique_bytes - before.store.unique_bytes;
+            assert!(page_bytes < PAGES * 256, "{page_bytes}");
+            assert!(stats.stored_bytes - before.store.stored_bytes <= page_bytes);
             // The first copies go once the others were verified.
             let report = nodes[0].collect(Collect::Now).await.unwrap();
-            assert_eq!((report.condemned_chunks, report.missing), (0, 0));
+            assert_eq!((report.condemned_chunks, report.missing), (PAGES, 0));
             assert!(report.freed_bytes > MIB as u64, "{report:?}");
             assert!(get(&nodes[1], "/file").await == again);
         })
