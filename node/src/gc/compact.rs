@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use proto::port::Disk;
 use shard::StoreError;
-use shard::compact::{Compacted, Pick, Regroup, Similar, Victim};
+use shard::compact::{Compacted, Pace, Pick, Regroup, Similar, Victim};
 
 use super::cycle::Abort;
 use super::free::Freed;
 use super::mark::Marks;
-use super::pace::Pace;
 use super::status::Phase;
 use super::{Collector, Work};
 use crate::checkpoint::Turn;

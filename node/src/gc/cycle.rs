@@ -5,10 +5,10 @@ use std::sync::Arc;
 use meta::{Command, ProposeError, Response};
 use proto::CoreId;
 use proto::port::{Disk, runtime};
+use shard::compact::Pace;
 use shard::{ReadError, Swept};
 
 use super::compact::Moved;
-use super::pace::Pace;
 use super::status::{CycleReport, Phase};
 use super::{Collector, mark};
 use crate::checkpoint::CheckpointError;

@@ -15,13 +15,12 @@ use meta::Command;
 use proto::limits::FREE_BATCH_SEGMENTS_MAX;
 use proto::port::Disk;
 use proto::{DeviceId, SegmentId};
-use shard::compact::FreeError;
+use shard::compact::{FreeError, Pace};
 use shard::segment::remove_files;
 use shard::{Member, UnusedSegment};
 
 use super::cycle::Abort;
 use super::mark::Marks;
-use super::pace::Pace;
 use super::status::Phase;
 use super::{Collector, Work};
 use crate::checkpoint::{self, Turn};

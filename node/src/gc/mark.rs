@@ -9,11 +9,11 @@ use proto::limits::{MARK_STEP_ENTRIES_MAX, MARK_STEP_VERSIONS_MAX, PROTECTED_SEG
 use proto::planted::{self, Bug};
 use proto::port::Disk;
 use proto::{CoreId, SegmentId};
+use shard::compact::Pace;
 use shard::{Reference, Root, UnusedSegment};
 
 use super::Collector;
 use super::cycle::Abort;
-use super::pace::Pace;
 use super::status::Phase;
 use crate::manifest::{ManifestCursor, NOWHERE, root_of};
 

@@ -7,7 +7,6 @@
 //! * `pin`: a commit that a cycle overtook asks for its chunks again.
 //! * `compact`: what is alive in segments that are mostly dead, or were never regrouped, moves.
 //! * `free`: whole segments that nothing names, and the files of those.
-//! * `pace`: how much of a core a cycle may take.
 //! * [`status`]: what is told of it.
 //!
 //! One core collects, the one that has the namespace, one cycle at a time.
@@ -16,7 +15,6 @@ mod compact;
 mod cycle;
 mod free;
 mod mark;
-mod pace;
 pub(crate) mod pin;
 pub mod status;
 
@@ -30,10 +28,9 @@ use futures_util::lock::Mutex;
 use meta::Solo;
 use proto::Lsn;
 use proto::port::{Disk, runtime};
-use shard::compact::Budget;
+use shard::compact::{Budget, Pace};
 
 use crate::{Inner, Node};
-use pace::Pace;
 pub use status::{CycleReport, GcStatus, Phase};
 
 /// Cycles after which everything is gone that was garbage before the first: what was pinned last in the epoch before
@@ -83,7 +80,7 @@ pub(crate) struct Desk {
     wake: RefCell<Option<oneshot::Sender<()>>>,
     /// Held while chunks are moved or segments freed; what it holds says whether any more may be.
     work: Mutex<Work>,
-    /// What compaction may take of each core.
+    /// What a cycle may take of the core that runs it, and compaction of each.
     budget: Budget,
 }
 
@@ -213,7 +210,7 @@ impl<D: Disk> Collector<D> {
         for number in 1..=cycles {
             // What an earlier cycle of the run would move, a later one may condemn.
             let compacts = number == cycles;
-            let outcome = self.cycle(compacts, &mut Pace::new(budget_percent)).await.map_err(|why| why.to_string());
+            let outcome = self.cycle(compacts, &mut Pace::new(&self.desk.budget)).await.map_err(|why| why.to_string());
             self.desk.note(|status| status.cycle_ended(&outcome));
             sum += outcome?;
         }

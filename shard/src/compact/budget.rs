@@ -1,8 +1,8 @@
-//! How much of a core and its disks compaction may take.
+//! How much of a core and its disks garbage collection and compaction may take.
 //!
-//! Shared by all cores and changed while it runs. The work is cut into steps of well below a millisecond: one block read,
-//! opened and decoded, or one chunk compressed. After each the core is left to its other tasks, for as long as keeps
-//! the work within its share of time.
+//! A [`Budget`] is shared by all cores and may change while they work. The work is cut into steps of well below a
+//! millisecond: one block read, opened and decoded, or one chunk compressed. After each the core is left to its other
+//! tasks; the pauses that keep the work within its share of time are saved up until they are worth a timer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use proto::port::runtime;
 
-/// The longest pause after one step, however small the share.
+/// The shortest pause: timers have a resolution of a millisecond.
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+/// The longest pause, however small the share.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// See the module. Clones are the same budget.
@@ -53,28 +55,46 @@ impl Budget {
         self.0.stopped.load(Ordering::Relaxed)
     }
 
-    /// Begins a step.
-    pub(crate) fn step(&self) -> Step<'_> {
-        Step { budget: self, began: runtime::monotonic() }
-    }
-
     fn pause_after(&self, busy: Duration) -> Duration {
         let percent = u32::from(self.0.percent.load(Ordering::Relaxed));
-        (busy * (100 - percent) / percent).min(PAUSE_MAX)
+        busy * (100 - percent) / percent
     }
 }
 
-/// A step under way.
-pub(crate) struct Step<'a> {
-    budget: &'a Budget,
-    began: Duration,
+/// Keeps one task within a budget.
+#[derive(Debug)]
+pub struct Pace {
+    budget: Budget,
+    worked_since: Duration,
+    /// The pauses that are not made yet.
+    owed: Duration,
 }
 
-impl Step<'_> {
-    /// Ends the step, and lets others run for as long as it took in proportion.
-    pub(crate) async fn done(self) {
-        let busy = runtime::monotonic().saturating_sub(self.began);
-        runtime::sleep(self.budget.pause_after(busy)).await;
+impl Pace {
+    /// Returns the pace of a task that begins to work now.
+    #[must_use]
+    pub fn new(budget: &Budget) -> Pace {
+        Pace { budget: budget.clone(), worked_since: runtime::monotonic(), owed: Duration::ZERO }
+    }
+
+    /// Whether the work is to end.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.budget.is_stopped()
+    }
+
+    /// Ends a step, and lets others run. What the step waited for counts as its work: it took the time of a disk or of
+    /// another core.
+    pub async fn step(&mut self) {
+        let worked = runtime::monotonic().saturating_sub(self.worked_since);
+        self.owed += self.budget.pause_after(worked);
+        if self.owed < PAUSE_MIN {
+            runtime::yield_now().await;
+        } else {
+            runtime::sleep(self.owed.min(PAUSE_MAX)).await;
+            self.owed = Duration::ZERO;
+        }
+        self.worked_since = runtime::monotonic();
     }
 }
 
@@ -88,7 +108,6 @@ mod tests {
         assert_eq!(budget.pause_after(Duration::from_millis(2)), Duration::from_millis(6));
         budget.set_percent(100);
         assert_eq!(budget.pause_after(Duration::from_millis(2)), Duration::ZERO);
-        budget.set_percent(0);
-        assert_eq!(budget.pause_after(Duration::from_millis(2)), PAUSE_MAX, "no share is none at all");
+        assert_eq!(Budget::new(1).pause_after(Duration::from_millis(2)), Duration::from_millis(198));
     }
 }

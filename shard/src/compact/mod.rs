@@ -46,7 +46,7 @@ use std::sync::Arc;
 use proto::port::Disk;
 use proto::{Generation, SegmentId};
 
-pub use budget::Budget;
+pub use budget::{Budget, Pace};
 pub use free::FreeError;
 pub use plan::{Arrival, Grouping, Plan, Sketched};
 pub use similar::Similar;

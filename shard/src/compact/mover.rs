@@ -21,7 +21,7 @@ use proto::limits::BLOCK_PLAIN_BYTES_MAX;
 use proto::port::{Disk, runtime};
 use proto::{ChunkId, CoreId, Generation, Location};
 
-use super::budget::Budget;
+use super::budget::{Budget, Pace};
 use super::plan::{Compressor, Grouping, Plan, Sketched};
 use super::survey::Record;
 use super::verify::verify_row;
@@ -161,16 +161,17 @@ pub(super) async fn write<D: Disk, L: SegmentLog, G: Grouping>(
     let code = Code::new(options.geometry.k(), options.geometry.m()).expect("invariant: a geometry has a code");
     start_lanes::<D>(&mover, &Rc::new(code), 1);
     let mut compressor = grouping.compressor();
+    let mut pace = Pace::new(&budget);
     let mut pending = VecDeque::new();
     let mut pending_bytes = 0;
     let mut stopped = None;
     'groups: for group in &groups {
         for part in group.chunks(BLOCK_CHUNKS_MOVED_MAX) {
             let part: Vec<&Record<_>> = part.iter().map(|number| &records[*number as usize]).collect();
-            if budget.is_stopped() || stopped.is_some() {
+            if pace.is_stopped() || stopped.is_some() {
                 break 'groups;
             }
-            let Some(block) = mover.make_block(&part, &mut compressor, &budget).await else { continue };
+            let Some(block) = mover.make_block(&part, &mut compressor, &mut pace).await else { continue };
             let bytes = block.column_bytes();
             pending.push_back((bytes, mover.writer.push(block).expect("invariant: the mover closes at the end")));
             pending_bytes += bytes;
@@ -196,15 +197,14 @@ impl<D: Disk, L: SegmentLog> Mover<D, L> {
         &self,
         chunks: &[&Record<S>],
         compressor: &mut impl Compressor,
-        budget: &Budget,
+        pace: &mut Pace,
     ) -> Option<CompressedBlock> {
         let reads: Vec<_> = chunks.iter().map(|chunk| self.inner.read_at(&chunk.id, chunk.from)).collect();
         let mut reads = stream::iter(reads).buffered(READ_AHEAD_CHUNKS);
         let (mut entries, mut plains): (Vec<ChunkEntry>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
         for chunk in chunks {
-            let step = budget.step();
             let read = reads.next().await.expect("invariant: a read for each chunk");
-            step.done().await;
+            pace.step().await;
             self.written.borrow_mut().read_bytes += u64::from(chunk.stored_bytes);
             let Some(plain) = read.ok().filter(|plain| plain.len() == chunk.plain_bytes as usize) else {
                 self.written.borrow_mut().unreadable_chunks += 1;
@@ -225,20 +225,17 @@ impl<D: Disk, L: SegmentLog> Mover<D, L> {
         let plain: Vec<&[u8]> = plains.iter().map(Vec::as_slice).collect();
         compressor.begin(&plain);
         for chunk in &plain {
-            let step = budget.step();
             compressor.push(chunk);
-            step.done().await;
+            pace.step().await;
         }
-        let step = budget.step();
         let compressed = compressor.end();
-        step.done().await;
+        pace.step().await;
         let (codec, payload) = compressed.unwrap_or_else(|| (Codec::None, plain.concat()));
         let mut decoder = BlockDecoder::new(codec, &payload, plain.iter().map(|chunk| chunk.len()).sum());
         for chunk in plain {
-            let step = budget.step();
             let decoded = decoder.next(chunk.len()).expect("invariant: what is compressed can be decompressed");
             assert!(decoded == chunk, "invariant: what is decompressed is what was compressed");
-            step.done().await;
+            pace.step().await;
         }
         let entry = BlockEntry { codec, domain, payload_bytes: payload.len() as u32, chunks: entries };
         Some(CompressedBlock { entry, payload })

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use proto::port::{Disk, runtime};
 use proto::{CoreId, Generation};
 
-use super::budget::Budget;
+use super::budget::{Budget, Pace};
 use super::mover::{Written, write};
 use super::plan::Grouping;
 use super::survey::{Record, Surveyed, survey};
@@ -79,9 +79,10 @@ async fn survey_all<D: Disk, L: SegmentLog, G: Grouping>(
         let ids = round.iter().map(|victim| victim.segment).filter(|segment| inner.home_of(*segment) == core);
         let (ids, grouping, budget) = (ids.collect::<Vec<_>>(), grouping.clone(), budget.clone());
         on_core(inner, core, move |inner| async move {
+            let mut pace = Pace::new(&budget);
             let mut surveyed = Vec::with_capacity(ids.len());
             for id in ids {
-                surveyed.push(survey(&inner, id, &grouping, &budget).await);
+                surveyed.push(survey(&inner, id, &grouping, &mut pace).await);
             }
             surveyed
         })

@@ -14,7 +14,7 @@ use proto::disk::RowTable;
 use proto::port::Disk;
 use proto::{ChunkId, DomainId, Location, SegmentId};
 
-use super::budget::Budget;
+use super::budget::Pace;
 use super::plan::Grouping;
 use crate::blocks::DecodedBlock;
 use crate::error::ReadError;
@@ -55,7 +55,7 @@ pub(super) async fn survey<D: Disk, L: SegmentLog, G: Grouping>(
     inner: &Rc<Inner<D, L>>,
     id: SegmentId,
     grouping: &G,
-    budget: &Budget,
+    pace: &mut Pace,
 ) -> Surveyed<G::Sketch> {
     let cores = inner.peers.count();
     let records = (0..cores).map(|_| Vec::new()).collect();
@@ -70,17 +70,16 @@ pub(super) async fn survey<D: Disk, L: SegmentLog, G: Grouping>(
         let reads: Vec<_> = places.iter().map(|place| inner.read_sectors(&home.segment, *place)).collect();
         let mut reads = stream::iter(reads).buffered(READ_AHEAD_BLOCKS);
         for (place, chunks) in live {
-            if budget.is_stopped() {
+            if pace.is_stopped() {
                 found.is_clear = false;
                 return found;
             }
-            let step = budget.step();
             let read = reads.next().await.expect("invariant: a read for each block");
             found.read_bytes += place.read_bytes() as u64;
             let block = read.and_then(|mut sectors| decode(&home.segment, place, &mut sectors, &chunks));
-            step.done().await;
+            pace.step().await;
             match block {
-                Ok(block) => sketch(inner, &block, &chunks, grouping, budget, &mut found).await,
+                Ok(block) => sketch(inner, &block, &chunks, grouping, pace, &mut found).await,
                 Err(_) => rescue(inner, &chunks, &mut found).await,
             }
         }
@@ -164,11 +163,10 @@ async fn sketch<D: Disk, L: SegmentLog, G: Grouping>(
     block: &DecodedBlock,
     chunks: &[DurableChunk],
     grouping: &G,
-    budget: &Budget,
+    pace: &mut Pace,
     found: &mut Surveyed<G::Sketch>,
 ) {
     for chunk in chunks {
-        let step = budget.step();
         let plain = block.chunk(&chunk.id, usize::from(chunk.location.ordinal)).expect("invariant: decode compared it");
         let sketch = grouping.sketch(plain, block.entry.codec);
         let core = grouping.core(&sketch, inner.peers.count()).unwrap_or(usize::from(inner.peers.me().0));
@@ -180,7 +178,7 @@ async fn sketch<D: Disk, L: SegmentLog, G: Grouping>(
             stored_bytes: chunk.stored_bytes,
             sketch,
         });
-        step.done().await;
+        pace.step().await;
     }
 }
 
