@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   trees     listing ─▶ linearizable     acked_writes
-//!   versions  linearizable ─▶ reachable: reads, acked_writes, atomicity
+//!   versions  retention ─▶ linearizable ─▶ reachable: reads, acked_writes, atomicity
 //!   counters  those of the walk, of the oracle, and of the segments
 //! ```
 
@@ -14,7 +14,7 @@ use proto::path::FsPath;
 
 use crate::harness::World;
 use crate::invariants::counters::{self, Recount};
-use crate::invariants::{acked_writes, linearizable, listing, reachable};
+use crate::invariants::{acked_writes, linearizable, listing, reachable, retention};
 use crate::oracle::{Seen, Violation, violation};
 use crate::sim::{Random, WatchedDisk};
 
@@ -29,6 +29,7 @@ pub async fn everything(world: &World, node: &Node<WatchedDisk>, random: &mut Ra
     let mut recount = Recount::default();
     let names = names(world, node, random).await?;
     acked_writes::check_names(world, &names)?;
+    retention::in_force(world, node).await?;
     world.read.borrow_mut().clear();
     for (path, seen) in &names {
         recount.entry(seen.kind);
@@ -97,16 +98,13 @@ async fn versions(
             break;
         }
     }
-    let current = newest_first.first().map_or(0, |seen| seen.version);
-    let numbers = newest_first.iter().map(|seen| seen.version);
-    if current == 0 || !numbers.eq((1..=current).rev()) {
-        return Err(violation!("{path} has the versions {newest_first:?}"));
-    }
+    retention::versions(world, node, path, &newest_first).await?;
+    let earlier: Vec<u64> = newest_first.iter().skip(1).map(|seen| seen.version).collect();
     for seen in newest_first {
         recount.version(&seen);
         linearizable::version(world, path, seen)?;
     }
-    for version in reachable::earlier_versions(world.extent(), current, random) {
+    for version in reachable::some_of(world.extent(), earlier, random) {
         reachable::read_back(world, node, path, Some(version)).await?;
     }
     Ok(())

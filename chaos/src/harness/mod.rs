@@ -121,9 +121,16 @@ fn judge(simulation: &mut Simulation, settings: Settings, shared: &mut Option<Rc
         round(simulation, &world, &mut random)?;
     }
     world.clear_faults();
-    for checks_dedup in [!world.excuses(Excuse::SecondCopy), false] {
-        let last =
-            Start { random: random.fork(), operations: 0, close: Close::AtEnd, checks_dedup, quick_check: false };
+    // What the first of them changes, the second finds.
+    for is_first in [true, false] {
+        let last = Start {
+            random: random.fork(),
+            operations: 0,
+            close: Close::AtEnd,
+            checks_dedup: is_first && !world.excuses(Excuse::SecondCopy),
+            expires: is_first && world.plan.retains,
+            quick_check: false,
+        };
         run(simulation, &world, None, last)?;
     }
     fsck::check(simulation, &world, CheckOptions::Full)?;

@@ -72,6 +72,8 @@ pub struct Plan {
     pub checkpoint_after_chunks: u64,
     /// Whether garbage is collected.
     pub collects: bool,
+    /// Whether a retention lets versions go, which only a collection does.
+    pub retains: bool,
 }
 
 impl Plan {
@@ -95,6 +97,7 @@ impl Plan {
         let mut key = [0; 32];
         random.fill(&mut key);
         let clients = random.between(1, 4);
+        let collects = random.chance(1, 2);
         let remote_clients = if random.chance(1, REMOTE_ONE_IN) { random.between(1, clients) } else { 0 };
         Plan {
             faults,
@@ -110,7 +113,8 @@ impl Plan {
             wal_reserve_bytes,
             snapshot_after_wal_bytes: *random.pick(&[16 << 10, 64 << 10, 256 << 10, 64 << 20]),
             checkpoint_after_chunks: *random.pick(&[1, 8, 64, 64 << 10]),
-            collects: random.chance(1, 2),
+            collects,
+            retains: collects && random.chance(2, 3),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::OPERATIONS_MIN;
 use super::faults::{Excuse, Fault};
 use super::rest;
 use super::world::World;
-use crate::invariants::{self, Closed, fsck, nonces};
+use crate::invariants::{self, Closed, fsck, nonces, retention};
 use crate::oracle::{Violation, violation};
 use crate::sim::{Crash, CrashPoint, Outcome, Random, Simulation, completion, faults};
 use crate::{verify, workload};
@@ -40,6 +40,8 @@ pub(super) struct Start {
     pub(super) close: Close,
     /// Whether the store-once check is made.
     pub(super) checks_dedup: bool,
+    /// Whether all versions go, before the clients come, that no retention keeps.
+    pub(super) expires: bool,
     /// Whether the disks are checked offline if a crash ends it.
     pub(super) quick_check: bool,
 }
@@ -120,7 +122,7 @@ pub(super) fn round(simulation: &mut Simulation, world: &Rc<World>, random: &mut
     let quick_check = random.chance(1, QUICK_CHECK_ONE_IN);
     let left = OPERATIONS_MIN.saturating_sub(world.tally.operations.get());
     let operations = random.between(ROUND_OPERATIONS_MIN, ROUND_OPERATIONS_MAX).min(left.max(ROUND_OPERATIONS_MIN));
-    let next = Start { random: random.fork(), operations, close, checks_dedup: false, quick_check };
+    let next = Start { random: random.fork(), operations, close, checks_dedup: false, expires: false, quick_check };
     run(simulation, world, crash, next)?;
     if random.chance(1, 4) {
         // The process had ended, one way or the other; now the power goes.
@@ -212,6 +214,9 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
     }
     let core = random.pick(&nodes).clone();
     verify::everything(&world, &core, random).await?;
+    if start.expires {
+        retention::pass(&world, &core).await?;
+    }
     if start.checks_dedup {
         verify::stores_once(&world, &nodes, random).await?;
     }
@@ -236,6 +241,12 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
         runtime::spawn(async move { ended.complete(run.await) });
         end
     });
+    let retainer = world.plan.retains.then(|| {
+        let (ended, end) = completion::completion();
+        let run = workload::retain(world.clone(), nodes.clone(), random.fork(), clients_ended.clone());
+        runtime::spawn(async move { ended.complete(run.await) });
+        end
+    });
     let mut closed = None;
     if start.close == Close::UnderLoad {
         let after = Duration::from_nanos(random.below(CLOSE_AFTER_MAX.as_nanos() as u64));
@@ -252,8 +263,8 @@ async fn start(world: Rc<World>, mut start: Start) -> Result<(), Violation> {
         server.close().await;
     }
     clients_ended.set(true);
-    if let Some(collector) = collector {
-        collector.await?;
+    for end in [collector, retainer].into_iter().flatten() {
+        end.await?;
     }
     if start.close == Close::AtEnd {
         world.phase.set(Phase::Closing);

@@ -3,7 +3,7 @@
 //! ```text
 //!   while clients run   linearizable   reads   listing   nonces
 //!   after each start    verify.rs: names ─▶ bytes ─▶ counters      linearizable acked_writes listing reads atomicity
-//!                                                                  reachable counters
+//!                                                                  reachable retention counters
 //!   after its clients   served: bounds counters
 //!   while it is down    fsck counters damage nonces
 //! ```
@@ -21,6 +21,7 @@ pub mod listing;
 pub mod nonces;
 pub mod reachable;
 pub mod reads;
+pub mod retention;
 
 use std::cell::Cell;
 
@@ -45,11 +46,12 @@ pub enum Invariant {
     Bounds,
     Linearizable,
     Damage,
+    Retention,
 }
 
 impl Invariant {
     /// Every promise.
-    pub const ALL: [Invariant; 11] = [
+    pub const ALL: [Invariant; 12] = [
         Invariant::AckedWrites,
         Invariant::Reads,
         Invariant::Atomicity,
@@ -61,6 +63,7 @@ impl Invariant {
         Invariant::Bounds,
         Invariant::Linearizable,
         Invariant::Damage,
+        Invariant::Retention,
     ];
 
     /// What reports call it.
@@ -78,6 +81,7 @@ impl Invariant {
             Invariant::Bounds => "memory and queues stay in their bounds",
             Invariant::Linearizable => "histories are linearizable",
             Invariant::Damage => "damage is reported by reader and offline check alike",
+            Invariant::Retention => "what is kept stays and what was let go stays gone",
         }
     }
 }

@@ -25,11 +25,12 @@ pub enum Extent {
     All,
 }
 
-/// The versions before `current` that are read.
-pub(crate) fn earlier_versions(extent: Extent, current: u64, random: &mut Random) -> Vec<u64> {
+/// Those of the `earlier` versions of a file that are read.
+pub(crate) fn some_of(extent: Extent, earlier: Vec<u64>, random: &mut Random) -> Vec<u64> {
     match extent {
-        Extent::All => (1..current).collect(),
-        Extent::Sample => vec![random.between(1, current)].into_iter().filter(|drawn| *drawn < current).collect(),
+        Extent::All => earlier,
+        // The current one is drawn as well, and was read before.
+        Extent::Sample => earlier.get(random.below(earlier.len() as u64 + 1) as usize).copied().into_iter().collect(),
     }
 }
 
@@ -88,12 +89,12 @@ mod tests {
     #[test]
     fn in_the_end_every_version_is_read_and_until_then_each_may_be() {
         let mut random = Random::new(1);
-        assert_eq!(earlier_versions(Extent::All, 4, &mut random), [1, 2, 3]);
-        assert_eq!(earlier_versions(Extent::All, 1, &mut random), [0; 0]);
-        let mut drawn: Vec<u64> = (0..100).flat_map(|_| earlier_versions(Extent::Sample, 4, &mut random)).collect();
+        assert_eq!(some_of(Extent::All, vec![7, 6, 5], &mut random), [7, 6, 5]);
+        assert_eq!(some_of(Extent::Sample, vec![], &mut random), [0; 0]);
+        let mut drawn: Vec<u64> = (0..100).flat_map(|_| some_of(Extent::Sample, vec![7, 6, 5], &mut random)).collect();
         drawn.sort_unstable();
         drawn.dedup();
-        assert_eq!(drawn, [1, 2, 3]);
+        assert_eq!(drawn, [5, 6, 7]);
     }
 
     #[test]

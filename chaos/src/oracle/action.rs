@@ -83,6 +83,7 @@ pub enum Refusal {
     NotASymlink,
     NotAFile,
     NoSuchVersion,
+    VersionExpired,
 }
 
 /// One operation of the history.

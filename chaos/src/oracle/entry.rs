@@ -24,8 +24,19 @@ pub struct Entry {
     pub mtime_ns: Option<u64>,
     /// User metadata.
     pub user_metadata: Vec<(String, String)>,
+    /// Which of its versions were let go.
+    pub gone: Gone,
     /// The rest, by kind.
     pub body: Body,
+}
+
+/// Which versions of a file were let go: always the oldest ones, up to some number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Gone {
+    /// So many at least: somebody was told.
+    pub surely: u64,
+    /// So many may have been while retentions were in force that no longer are.
+    pub perhaps: u64,
 }
 
 /// What an entry is.
@@ -86,6 +97,7 @@ impl Entry {
             // A directory's time follows its names.
             mtime_ns: attributes.mtime_ns.filter(|_| body != Body::Directory),
             user_metadata: attributes.user_metadata.clone().unwrap_or_default(),
+            gone: Gone::default(),
             body,
         }
     }
@@ -106,7 +118,13 @@ impl Entry {
         self.body == Body::Directory
     }
 
-    /// The file as it was at `version`; `None` if it never was, or is no file.
+    /// Whether `version` was let go.
+    #[must_use]
+    pub fn has_lost(&self, version: u64) -> bool {
+        (1..=self.gone.surely).contains(&version)
+    }
+
+    /// The file as it was at `version`, also if that is gone; `None` if it never was, or is no file.
     #[must_use]
     pub fn at(&self, version: u64) -> Option<Entry> {
         let Body::File { version: current, earlier, .. } = &self.body else { return None };
@@ -134,10 +152,11 @@ impl Entry {
         Some(Entry { user_metadata: self.user_metadata.clone(), body, ..*self })
     }
 
-    /// Bytes of all its versions.
+    /// Bytes of all its versions, but for those that are gone for sure.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let Body::File { bytes, earlier, .. } = &self.body else { return Totals::default() };
-        earlier.iter().map(|earlier| Totals::of(earlier.bytes)).fold(Totals::of(*bytes), Totals::plus)
+        let there = earlier.iter().skip(usize::try_from(self.gone.surely).unwrap_or(usize::MAX));
+        there.map(|earlier| Totals::of(earlier.bytes)).fold(Totals::of(*bytes), Totals::plus)
     }
 }

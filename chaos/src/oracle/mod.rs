@@ -9,6 +9,7 @@
 //! * One that was in flight at a crash, or whose answer leaves the outcome open, may or may not have happened: both
 //!   histories stay until something is seen that tells them apart.
 //! * What is seen (a stat, a listing, bytes) strikes out the histories that do not show it.
+//! * Versions go when the node likes, within a retention; see [`retention`].
 //!
 //! No history left is a violation. The method is just-in-time linearization (G. Lowe, "Testing for linearizability",
 //! Concurrency and Computation 29(4), 2017); spaces keep the number of histories small.
@@ -16,6 +17,7 @@
 mod action;
 mod entry;
 pub mod model;
+mod retention;
 mod seen;
 mod space;
 
@@ -28,6 +30,8 @@ use proto::checksum::digest;
 use proto::limits::INLINE_BYTES_MAX;
 
 use self::model::{Action, Answer, ContentId, Operation, Progress, Refusal, State, Totals};
+pub use self::retention::Keep;
+use self::retention::Retention;
 pub use self::seen::{Counted, Seen};
 use self::space::{History, Space};
 use crate::invariants::acked_writes::Ledger;
@@ -63,6 +67,7 @@ struct Content {
 pub struct Oracle {
     chunker: ChunkerId,
     spaces: BTreeMap<String, Space>,
+    retention: Retention,
     operations: u64,
     contents: Vec<Content>,
     sent: BTreeMap<u128, u64>,
@@ -81,6 +86,7 @@ impl Oracle {
         Oracle {
             chunker,
             spaces: BTreeMap::new(),
+            retention: Retention::default(),
             operations: 0,
             contents: Vec::new(),
             sent: BTreeMap::new(),
@@ -208,11 +214,16 @@ impl Oracle {
         let shows = |history: &History| match (history.state.stat_at(path, version), seen) {
             (Ok(entry), Ok(seen)) => seen.fits(&entry),
             (Err(expected), Err(refusal)) => expected == *refusal,
+            (Ok(_), Err(Refusal::VersionExpired)) => {
+                version.is_some_and(|version| history.state.may_have_lost(path, version))
+            }
             _ => false,
         };
         space.keep(shows, || format!("a stat of {path} at {version:?} shows {seen:?}"))?;
-        if let Ok(seen) = seen {
-            space.learn(path, seen.inode);
+        match (seen, version) {
+            (Ok(seen), _) => space.learn(path, seen.inode),
+            (Err(Refusal::VersionExpired), Some(version)) => space.lose(path, version),
+            _ => {}
         }
         Ok(())
     }
@@ -365,7 +376,8 @@ impl Oracle {
 
     fn space(&mut self, path: &str) -> &mut Space {
         let end = path[1..].find('/').map_or(path.len(), |at| at + 1);
-        self.spaces.entry(path[..end].to_owned()).or_insert_with(Space::new)
+        let keep = self.retention.keep();
+        self.spaces.entry(path[..end].to_owned()).or_insert_with(|| Space::new(keep))
     }
 }
 

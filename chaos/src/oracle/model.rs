@@ -14,7 +14,7 @@ use node::Removal;
 use proto::api::Kind;
 
 pub use super::action::{Action, Answer, AttributeChange, Operation, Progress, Refusal};
-pub use super::entry::{Body, ContentId, Earlier, Entry, Totals};
+pub use super::entry::{Body, ContentId, Earlier, Entry, Gone, Totals};
 
 /// One possible state of a subtree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,10 +23,13 @@ pub struct State {
     pub entries: BTreeMap<Rc<str>, Rc<Entry>>,
     /// The last remembered answer of each client.
     remembered: BTreeMap<u64, (u64, Answer)>,
+    /// How many of the newest versions of each file stay for certain; `None`: all.
+    pub(super) keep: Option<u32>,
 }
 
 impl Ord for State {
-    /// By entries, then by answers. Histories share most entries, and those are not looked at.
+    /// By entries, then by answers; the retention is the same in all histories. Histories share most entries, and those
+    /// are not looked at.
     fn cmp(&self, other: &State) -> Ordering {
         let both = self.entries.iter().zip(&other.entries);
         let both = both.take_while(|(mine, other)| Rc::ptr_eq(mine.0, other.0) && Rc::ptr_eq(mine.1, other.1));
@@ -45,6 +48,11 @@ impl PartialOrd for State {
 type Checked<T> = Result<T, Refusal>;
 
 impl State {
+    /// Nothing is there, and the newest `keep` versions of each file stay; all, if it is `None`.
+    pub(super) fn empty(keep: Option<u32>) -> State {
+        State { keep, ..State::default() }
+    }
+
     /// All that `operation` may do next from here: one step of its own, at one moment.
     #[must_use]
     pub fn steps(&self, operation: &Operation, progress: Option<&Progress>) -> Vec<(State, Progress)> {
@@ -72,12 +80,24 @@ impl State {
         match &operation.action {
             Action::Remove { path, how: Removal::Recursive } => self.remove_recursively(operation, path),
             Action::SetAttributes { path, change } => vec![self.set_attributes(operation, path, change, progress)],
-            action => {
-                let mut next = self.clone();
-                let answer = next.apply(operation.number, action).unwrap_or_else(Answer::Refused);
-                vec![next.done(operation, answer)]
+            Action::Restore { path, version, .. } => {
+                let mut steps = vec![self.clone().apply_once(operation)];
+                if self.may_have_lost(path, *version) {
+                    let mut without = self.clone();
+                    without.lose(path, *version);
+                    let too_late = without.apply_once(operation);
+                    // Whoever is refused for another reason is not told that it is gone.
+                    steps.extend(Some(too_late).filter(|(_, too_late)| *too_late != steps[0].1));
+                }
+                steps
             }
+            _ => vec![self.clone().apply_once(operation)],
         }
+    }
+
+    fn apply_once(mut self, operation: &Operation) -> (State, Progress) {
+        let answer = self.apply(operation.number, &operation.action).unwrap_or_else(Answer::Refused);
+        self.done(operation, answer)
     }
 
     fn done(mut self, operation: &Operation, answer: Answer) -> (State, Progress) {
@@ -178,6 +198,9 @@ impl State {
             return Err(Refusal::NotAFile);
         }
         check_condition(condition, found)?;
+        if found.has_lost(version) {
+            return Err(Refusal::VersionExpired);
+        }
         let Entry { mode, mtime_ns, user_metadata, body, .. } = found.at(version).ok_or(Refusal::NoSuchVersion)?;
         let Body::File { content, bytes, .. } = body else { unreachable!("invariant: it is a file") };
         let entry = found.with_next(content, bytes).expect("invariant: it is a file");
@@ -342,7 +365,38 @@ impl State {
         match version {
             None => Ok(Cow::Borrowed(entry)),
             Some(_) if entry.kind() != Kind::File => Err(Refusal::NotAFile),
+            Some(version) if entry.has_lost(version) => Err(Refusal::VersionExpired),
             Some(version) => entry.at(version).map(Cow::Owned).ok_or(Refusal::NoSuchVersion),
+        }
+    }
+
+    /// How many versions of a file may have been let go by now; 0 if it is no file.
+    #[must_use]
+    pub fn gone_at_most(&self, entry: &Entry) -> u64 {
+        gone_now(self.keep, entry).max(entry.gone.perhaps)
+    }
+
+    /// Whether a version that nobody knows to be gone may have been let go.
+    #[must_use]
+    pub fn may_have_lost(&self, path: &str, version: u64) -> bool {
+        let may_have = |entry: &Entry| version > entry.gone.surely && version <= self.gone_at_most(entry);
+        self.stat(path).is_ok_and(may_have)
+    }
+
+    /// The file at `path` was let go up to `version`.
+    pub(super) fn lose(&mut self, path: &str, version: u64) {
+        if let Some(entry) = self.entries.get_mut(path).filter(|entry| entry.gone.surely < version) {
+            Rc::make_mut(entry).gone.surely = version;
+        }
+    }
+
+    /// Changes for each file which versions were let go; `change` is told how many the retention lets go now.
+    pub(super) fn change_gone(&mut self, change: impl Fn(Gone, u64) -> Gone) {
+        for entry in self.entries.values_mut() {
+            let gone = change(entry.gone, gone_now(self.keep, entry));
+            if gone != entry.gone {
+                Rc::make_mut(entry).gone = gone;
+            }
         }
     }
 
@@ -350,6 +404,14 @@ impl State {
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.entries.values().map(|entry| entry.totals()).fold(Totals::default(), Totals::plus)
+    }
+}
+
+/// How many versions of a file are not among the newest that are kept; 0 if it is no file.
+fn gone_now(keep: Option<u32>, entry: &Entry) -> u64 {
+    match (keep, &entry.body) {
+        (Some(keep), Body::File { version, .. }) => version.saturating_sub(u64::from(keep)),
+        _ => 0,
     }
 }
 

@@ -107,6 +107,7 @@ impl Refusal {
             MetaError::NotASymlink => Refusal::NotASymlink,
             MetaError::NotAFile => Refusal::NotAFile,
             MetaError::NoSuchVersion => Refusal::NoSuchVersion,
+            MetaError::VersionExpired { .. } => Refusal::VersionExpired,
             _ => return None,
         })
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::action::{Operation, Progress};
 use super::entry::{Body, ContentId, Entry};
 use super::model::State;
+use super::retention::Keep;
 use super::{Violation, violation};
 
 /// Histories of one space that the oracle follows at most; more means that the workload does too much at once.
@@ -19,7 +20,7 @@ const LOG_LINES: usize = 40;
 type Line = Box<dyn Fn() -> String>;
 
 /// One way things may have gone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct History {
     /// First, since it tells most histories apart at once.
     pub(super) progress: BTreeMap<u64, Progress>,
@@ -35,9 +36,10 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// An empty directory that nobody has asked for.
-    pub(super) fn new() -> Space {
-        Space { pending: BTreeMap::new(), histories: BTreeSet::from([History::default()]), log: VecDeque::new() }
+    /// An empty directory that nobody has asked for, and in which the newest `keep` versions of each file stay.
+    pub(super) fn new(keep: Keep) -> Space {
+        let history = History { progress: BTreeMap::new(), state: State::empty(keep) };
+        Space { pending: BTreeMap::new(), histories: BTreeSet::from([history]), log: VecDeque::new() }
     }
 
     /// The process is gone: what was not answered may or may not have happened.
@@ -97,14 +99,21 @@ impl Space {
         if self.histories.iter().all(knows) {
             return;
         }
-        let histories = std::mem::take(&mut self.histories);
-        let learn = |mut history: History| {
-            if let Some(entry) = history.state.entries.get_mut(path).filter(|entry| entry.inode.is_none()) {
+        self.change_each(|state| {
+            if let Some(entry) = state.entries.get_mut(path).filter(|entry| entry.inode.is_none()) {
                 Rc::make_mut(entry).inode = Some(inode);
             }
+        });
+    }
+
+    /// Changes what every history holds.
+    pub(super) fn change_each(&mut self, change: impl Fn(&mut State)) {
+        let histories = std::mem::take(&mut self.histories);
+        let changed = |mut history: History| {
+            change(&mut history.state);
             history
         };
-        self.histories = histories.into_iter().map(learn).collect();
+        self.histories = histories.into_iter().map(changed).collect();
     }
 
     /// Drops what histories know of an operation that is over.
@@ -140,7 +149,8 @@ impl History {
 
     fn describe(&self) -> String {
         let line = |(path, entry): (&Rc<str>, &Rc<Entry>)| {
-            format!("\n  {path} {:o} {:?} {:?} {:?}", entry.mode, entry.mtime_ns, entry.user_metadata, entry.body)
+            let Entry { mode, mtime_ns, user_metadata, gone, body, .. } = &**entry;
+            format!("\n  {path} {mode:o} {mtime_ns:?} {user_metadata:?} {gone:?} {body:?}")
         };
         let entries: String = self.state.entries.iter().map(line).collect();
         format!("\n- {:?}{entries}", self.progress)

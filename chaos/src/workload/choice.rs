@@ -269,11 +269,15 @@ impl Aim<'_> {
         Condition::Match { inode: InodeId(inode), version: VersionNumber(version + ahead) }
     }
 
-    /// A version that a file probably has; rarely the next one.
+    /// A version that a file probably has; rarely the next one, or one that it had.
     fn version(&self, random: &mut Random, path: &str) -> u64 {
-        match self.state.stat(path).map(|entry| &entry.body) {
-            Ok(Body::File { version, .. }) if random.chance(9, 10) => random.between(1, *version),
-            Ok(Body::File { version, .. }) => version + 1,
+        let Ok(entry) = self.state.stat(path) else { return random.below(3) };
+        match &entry.body {
+            Body::File { version, .. } if random.chance(1, 10) => version + 1,
+            Body::File { version, .. } => {
+                let gone = if random.chance(1, BLIND_ONE_IN) { 0 } else { entry.gone.surely };
+                random.between(gone + 1, *version)
+            }
             _ => random.below(3),
         }
     }

@@ -46,6 +46,7 @@ pub async fn collect(
 
 fn count(world: &World, report: &CycleReport) {
     world.tally.count("collections");
+    world.tally.add("versions expired", report.expired_versions);
     world.tally.add("chunks condemned", report.condemned_chunks);
     world.tally.add("segments freed", report.freed_segments);
     world.tally.add("chunks moved", report.rewritten_chunks);

@@ -6,6 +6,8 @@ mod collect;
 pub mod data;
 mod perform;
 pub mod remote;
+mod retain;
 
 pub use client::{Client, run};
 pub use collect::collect;
+pub use retain::retain;

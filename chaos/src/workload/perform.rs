@@ -90,7 +90,7 @@ pub(super) async fn perform(
     }
 }
 
-fn refused(error: ChangeError) -> Outcome {
+pub(super) fn refused(error: ChangeError) -> Outcome {
     match error {
         ChangeError::Refused(overtaken @ MetaError::StaleEpoch { .. }) => Outcome::TurnedDown(overtaken.to_string()),
         ChangeError::Refused(late @ MetaError::StaleSequence { .. }) => Outcome::Late(late.to_string()),

@@ -132,7 +132,7 @@ impl Response {
 }
 
 /// Refusals that carry nothing, by their number on the wire.
-const REFUSALS: [Refusal; 9] = [
+const REFUSALS: [Refusal; 10] = [
     Refusal::NotFound,
     Refusal::NotADirectory,
     Refusal::IsADirectory,
@@ -142,6 +142,7 @@ const REFUSALS: [Refusal; 9] = [
     Refusal::NotASymlink,
     Refusal::NotAFile,
     Refusal::NoSuchVersion,
+    Refusal::VersionExpired,
 ];
 
 #[derive(Default)]
