@@ -625,6 +625,31 @@ fn a_namespace_that_contradicts_itself_is_named_by_path() {
 }
 
 #[test]
+fn a_version_that_is_missing_between_others_is_named_by_path() {
+    for (prefix, version) in [(b'V', 2u64), (b'P', !2)] {
+        let (mut simulation, disk) = filled(10, Left::Closed);
+        let again = disk.clone();
+        let run = simulation.run(async move {
+            let node = open(&again).await.unwrap();
+            for round in 0..3 {
+                put(&node, "/docs/one", &[round; 10]).await;
+            }
+            node.close().await.unwrap();
+        });
+        run.unwrap();
+        assert_eq!(check(&mut simulation, &disk).worst(), None);
+        rewrite_snapshot(&mut simulation, &disk, move |pairs| {
+            let is_it = |key: &[u8]| key[0] == prefix && key.len() == 17 && key.ends_with(&version.to_be_bytes());
+            let place = pairs.iter().position(|(key, _)| is_it(key)).unwrap();
+            pairs.remove(place);
+        });
+        let report = check(&mut simulation, &disk);
+        let found = only(&report, ProblemKind::NamespaceBroken);
+        assert!(found.iter().any(|problem| problem.path.as_deref() == Some("/docs/one")), "{found:#?}");
+    }
+}
+
+#[test]
 fn without_its_keys_nothing_is_called_clean() {
     let (mut simulation, disk) = filled(11, Left::Closed);
     let other = Arc::new(KeyRing::generate(1, [8; 32]));

@@ -27,6 +27,8 @@ struct Tally {
     rooted: BTreeSet<InodeId>,
     chunked: Vec<ChunkedVersion>,
     versions: u64,
+    /// The version before, of whichever inode.
+    last: Option<(InodeId, VersionNumber)>,
 }
 
 /// Checks the namespace; returns the versions whose chunks are to be looked for.
@@ -90,6 +92,7 @@ impl Tally {
                     let detail = format!("version {version} of inode {inode} belongs to no file");
                     report.add(broken(view, inode, detail));
                 }
+                self.look_at_order(view, inode, version, report);
             }
             Pair::Counters(counters) => self.stored_counters = counters,
             Pair::SlotCounter { slot, next } => {
@@ -106,6 +109,21 @@ impl Tally {
                 }
             }
             Pair::Domain { .. } | Pair::Other { .. } => {}
+        }
+    }
+
+    /// Versions are let go oldest first, so that those which are left follow each other; and of each but the current one
+    /// it is known what the file was like.
+    fn look_at_order(&mut self, view: &View<'_>, inode: InodeId, version: VersionNumber, report: &mut Report) {
+        if let Some((_, last)) = self.last.replace((inode, version)).filter(|(of, _)| *of == inode)
+            && version.0 != last.0 + 1
+        {
+            report.add(broken(view, inode, format!("between its versions {last} and {version} there is none")));
+        }
+        let is_earlier = view.inode(inode).is_some_and(|owner| version < owner.version);
+        if is_earlier != view.past(inode, version).is_some() {
+            let has = if is_earlier { "no" } else { "a" };
+            report.add(broken(view, inode, format!("its version {version} has {has} record of how the file was then")));
         }
     }
 
