@@ -272,7 +272,7 @@ pub(crate) enum RemoteCommand {
     /// See how garbage collection goes, or have it run.
     ///
     /// Space of what was removed comes back by itself after a while; this is for who wants it now.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  dfs gc status\n  dfs gc run --now")]
     Gc(GcCommand),
 }
 
