@@ -202,8 +202,8 @@ async fn assert_readable(stores: &[SimStore], chunks: &[Chunk]) {
 }
 
 /// What does not depend on the number of segments.
-fn volume(stats: StoreStats) -> (u64, u64, u64) {
-    (stats.chunks, stats.unique_bytes, stats.stored_bytes)
+fn volume(stats: StoreStats) -> (u64, u64, u64, u64) {
+    (stats.chunks, stats.unique_bytes, stats.stored_bytes, stats.similarity_bytes)
 }
 
 /// Fills a store with `count` chunks of `bytes` each in rows of `at_once`, and closes it.
@@ -240,6 +240,7 @@ fn narrow_rows_become_wide_and_chunks_are_found_where_they_went() {
             assert_eq!(start.disk.used_bytes(), wide.file_bytes, "nobody holds what was freed");
             assert_readable(&stores, &chunks).await;
             assert!(stores[0].load().await.decoded_blocks_bytes > 0, "blocks have several chunks");
+            assert_eq!((stats.similarity_bytes, wide.similarity_bytes), (0, wide.unique_bytes - wide.stored_bytes));
             assert_eq!(stores[0].victims(&Pick::default()).await, [], "once is enough");
             stores[0].close().await;
             volume(wide)
@@ -327,7 +328,7 @@ fn a_half_dead_segment_gives_up_what_lives_and_is_freed() {
 }
 
 /// What a start counts.
-fn volume_of(bench: &mut Bench) -> (u64, u64, u64) {
+fn volume_of(bench: &mut Bench) -> (u64, u64, u64, u64) {
     bench.run(|_, stores| async move { volume(stores[0].stats().await) })
 }
 

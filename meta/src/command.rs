@@ -730,6 +730,7 @@ mod tests {
                     chunks: 0x7c,
                     plain_bytes: 0x7d,
                     stored_bytes: 0x7e,
+                    similarity_bytes: 0x7f,
                     content: Content::Inline(vec![0x7f]),
                 },
             },

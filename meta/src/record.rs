@@ -347,6 +347,8 @@ pub struct IndexCheckpoint {
     pub plain_bytes: u64,
     /// Their bytes after compression.
     pub stored_bytes: u64,
+    /// Bytes that the compression of those saves that share a block with others.
+    pub similarity_bytes: u64,
     /// Its pages.
     pub content: Content,
 }

@@ -128,6 +128,7 @@ pub(crate) async fn give_up<D: Disk>(node: &Rc<Inner<D>>, _turn: &Turn<'_>) -> R
         chunks: 0,
         plain_bytes: 0,
         stored_bytes: 0,
+        similarity_bytes: 0,
         content,
     };
     node.checkpoint_changes.set(0);
@@ -178,6 +179,7 @@ async fn write<D: Disk>(node: &Rc<Inner<D>>) -> Result<(), CheckpointError> {
         chunks: volume.chunks,
         plain_bytes: volume.plain_bytes,
         stored_bytes: volume.stored_bytes,
+        similarity_bytes: volume.similarity_bytes,
         content,
     };
     commit(node, checkpoint).await

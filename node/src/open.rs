@@ -273,8 +273,8 @@ async fn recover<D: Disk>(node: &Inner<D>, plan: &StartPlan) -> Result<Started, 
 }
 
 fn volume_of(checkpoint: &IndexCheckpoint) -> Volume {
-    let IndexCheckpoint { chunks, plain_bytes, stored_bytes, .. } = *checkpoint;
-    Volume { chunks, plain_bytes, stored_bytes }
+    let IndexCheckpoint { chunks, plain_bytes, stored_bytes, similarity_bytes, .. } = *checkpoint;
+    Volume { chunks, plain_bytes, stored_bytes, similarity_bytes }
 }
 
 impl OpenReport {

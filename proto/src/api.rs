@@ -263,15 +263,37 @@ pub struct EventPage {
 }
 
 /// Where the space went.
+///
+/// ```text
+///   logical + unreferenced − duplicate − compression − similarity = stored
+///   stored + dead + redundancy + reserved + metadata              = raw
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     /// Bytes of all retained versions of all files, as clients wrote them.
     pub logical_bytes: u64,
+    /// Saved by storing equal chunks once: `logical_bytes − unique_bytes`; 0 if that is negative.
+    pub duplicate_bytes: u64,
+    /// `unique_bytes − logical_bytes`; 0 if that is negative. So much, at least, is of no file: garbage that was not
+    /// collected yet, and lists of chunks.
+    pub unreferenced_bytes: u64,
     /// Plain bytes of distinct chunks, and of inline files.
     pub unique_bytes: u64,
-    /// The same after compression, before redundancy.
+    /// Saved by compressing chunks each by itself.
+    pub compression_bytes: u64,
+    /// Saved by compressing chunks together with similar ones: all that is saved of those that share a block.
+    pub similarity_bytes: u64,
+    /// What is left of the unique bytes, before redundancy.
     pub stored_bytes: u64,
-    /// Bytes taken on the disks, everything included: redundancy, headers, logs, preallocation.
+    /// The rest of the data columns: what no entry of the index names, headers, tables, padding, checkpoints.
+    pub dead_bytes: u64,
+    /// What was written to parity columns.
+    pub redundancy_bytes: u64,
+    /// Reserved in open segments for what comes next.
+    pub reserved_bytes: u64,
+    /// Metadata logs, snapshots and superblocks, without the inline files in them, which are stored bytes.
+    pub metadata_bytes: u64,
+    /// Bytes taken on the disks, everything included.
     pub raw_bytes: u64,
     /// Distinct chunks.
     pub chunks: u64,
@@ -283,6 +305,8 @@ pub struct Stats {
     pub dedup_ratio: f64,
     /// `unique_bytes / stored_bytes`; 1 when empty.
     pub compression_ratio: f64,
+    /// `logical_bytes / stored_bytes`; 1 when empty.
+    pub reduction_ratio: f64,
     /// Bytes of the disks.
     pub capacity_bytes: u64,
     /// Bytes of the disks that are still free.

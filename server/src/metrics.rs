@@ -215,6 +215,14 @@ impl Page {
         writeln!(self.0, "{name} {value}").expect("writing to a string");
     }
 
+    /// Writes a gauge with a sample for each value of `label`.
+    pub(crate) fn gauges(&mut self, name: &str, help: &str, label: &str, samples: &[(&str, u64)]) {
+        self.family(name, "gauge", help);
+        for (value, number) in samples {
+            self.sample(name, &format!("{label}=\"{value}\""), number);
+        }
+    }
+
     /// Writes a gauge that is always 1 and tells by its labels.
     pub(crate) fn info(&mut self, name: &str, help: &str, labels: &str) {
         self.family(name, "gauge", help);

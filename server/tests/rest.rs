@@ -575,6 +575,8 @@ fn stats_and_metrics_tell_what_is_stored() {
         format!("dfs_bytes_received_total {}", number("logical_bytes")),
         format!("dfs_logical_bytes {}", number("logical_bytes")),
         format!("dfs_chunks {}", number("chunks")),
+        format!("dfs_saved_bytes{{by=\"duplicates\"}} {}", number("duplicate_bytes")),
+        format!("dfs_disk_bytes{{for=\"dead\"}} {}", number("dead_bytes")),
         "dfs_files 3".to_owned(),
         "dfs_ready 1".to_owned(),
     ] {

@@ -70,6 +70,7 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
             chunks: at_least_nothing(sum.chunks),
             plain_bytes: at_least_nothing(sum.plain_bytes),
             stored_bytes: at_least_nothing(sum.stored_bytes),
+            similarity_bytes: at_least_nothing(sum.similarity_bytes),
         }
     }
 

@@ -69,7 +69,7 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
         Ok(report)
     }
 
-    /// Counts chunks that are stored more than once with the bytes of the copy that answers. Comes when the homes of all
+    /// Counts chunks that are stored more than once as the copy that answers is stored. Comes when the homes of all
     /// cores have recovered their segments, and before [`Store::complete`].
     ///
     /// Cost: a read for each row that holds an earlier copy.
@@ -84,9 +84,9 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
                 by_home.entry(home).or_default().push((place, displaced.id, displaced.location));
             }
             for (home, asked) in by_home {
-                let ask = move |inner: Rc<Inner<D, L>>| async move { inner.stored_bytes_of(asked).await };
-                for (place, stored_bytes) in inner.peers.call(home, ask).await {
-                    inner.owner.borrow_mut().correct(&part[place], stored_bytes);
+                let ask = move |inner: Rc<Inner<D, L>>| async move { inner.chunks_of(asked).await };
+                for (place, own) in inner.peers.call(home, ask).await {
+                    inner.owner.borrow_mut().correct(&part[place], &own);
                 }
             }
         }
@@ -109,9 +109,8 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         recover_segment(listed, &options.members, options.cluster, &*options.keys, depth).await
     }
 
-    /// The stored bytes of chunks in segments of this home, of those that are found where they should lie; numbered as
-    /// asked.
-    async fn stored_bytes_of(&self, asked: Vec<(usize, ChunkId, Location)>) -> Vec<(usize, u32)> {
+    /// Chunks in segments of this home, those that are found where they should lie; numbered as asked.
+    async fn chunks_of(&self, asked: Vec<(usize, ChunkId, Location)>) -> Vec<(usize, DurableChunk)> {
         let mut found = Vec::with_capacity(asked.len());
         let mut last: Option<(SegmentId, RowPlace, RowTable)> = None;
         for (number, id, location) in asked {
@@ -125,7 +124,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             let Some((_, _, table)) = &last else { continue };
             let chunk =
                 durable_chunks(location.segment, table).find(|chunk| (chunk.id, chunk.location) == (id, location));
-            found.extend(chunk.map(|chunk| (number, chunk.stored_bytes)));
+            found.extend(chunk.map(|chunk| (number, chunk)));
         }
         found
     }
@@ -137,7 +136,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         recovered: RecoveredSegment,
         report: &mut Recovered,
     ) -> Result<(), RecoverError> {
-        let RecoveredSegment { segment, rows, file_bytes, newly_sealed, mut warnings } = recovered;
+        let RecoveredSegment { segment, rows, file_bytes, parity_bytes, newly_sealed, mut warnings } = recovered;
         let id = segment.id;
         report.warnings.append(&mut warnings);
         if newly_sealed {
@@ -156,6 +155,8 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
                 ListedState::Sealed(footers) => footers.clone(),
             }),
             file_bytes: Cell::new(file_bytes),
+            parity_bytes: Cell::new(parity_bytes),
+            reserved_bytes: Cell::new(0),
             settled: Cell::new(true),
         };
         self.home.borrow_mut().insert(id, Rc::new(home));
@@ -336,6 +337,7 @@ pub(crate) fn durable_chunks(segment: SegmentId, table: &RowTable) -> impl Itera
             location: block.location(segment, ordinal as u16),
             plain_bytes: chunk.plain_bytes,
             stored_bytes: block.entry.stored_bytes(ordinal),
+            is_shared: block.entry.chunks.len() > 1,
         })
     })
 }

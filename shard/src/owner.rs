@@ -45,6 +45,8 @@ pub(crate) struct DurableChunk {
     pub(crate) plain_bytes: u32,
     /// Its part of the bytes of its block after compression.
     pub(crate) stored_bytes: u32,
+    /// Whether its block holds other chunks as well.
+    pub(crate) is_shared: bool,
 }
 
 /// A chunk that was moved.
@@ -56,6 +58,8 @@ pub(crate) struct Moved {
     pub(crate) plain_bytes: u32,
     pub(crate) stored_before: u32,
     pub(crate) stored_after: u32,
+    pub(crate) was_shared: bool,
+    pub(crate) is_shared: bool,
 }
 
 /// What a copy of a chunk is to the index.
@@ -69,13 +73,13 @@ pub(crate) enum Standing {
     Dead,
 }
 
-/// A recovered copy that a later one took the place of. Its volume was taken off with the stored bytes of the later one,
-/// because its own are not known here.
+/// A recovered copy that a later one took the place of. It was taken off as if it were stored like the later one, because
+/// how it is stored is not known here.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Displaced {
     pub(crate) id: ChunkId,
     pub(crate) location: Location,
-    taken_bytes: u32,
+    taken: Volume,
 }
 
 /// How much the owners know of.
@@ -87,11 +91,21 @@ pub struct Volume {
     pub plain_bytes: u64,
     /// Their bytes after compression.
     pub stored_bytes: u64,
+    /// Bytes that the compression of those saves that share a block with others.
+    pub similarity_bytes: u64,
 }
 
 impl Volume {
     fn of(chunk: &DurableChunk) -> Volume {
-        Volume { chunks: 1, plain_bytes: u64::from(chunk.plain_bytes), stored_bytes: u64::from(chunk.stored_bytes) }
+        Volume::of_chunk(chunk.plain_bytes, chunk.stored_bytes, chunk.is_shared)
+    }
+
+    /// What one chunk counts.
+    #[must_use]
+    pub fn of_chunk(plain_bytes: u32, stored_bytes: u32, is_shared: bool) -> Volume {
+        let (plain_bytes, stored_bytes) = (u64::from(plain_bytes), u64::from(stored_bytes));
+        let similarity_bytes = if is_shared { plain_bytes.wrapping_sub(stored_bytes) } else { 0 };
+        Volume { chunks: 1, plain_bytes, stored_bytes, similarity_bytes }
     }
 
     fn without(self, other: Volume) -> Volume {
@@ -99,6 +113,7 @@ impl Volume {
             chunks: self.chunks.wrapping_sub(other.chunks),
             plain_bytes: self.plain_bytes.wrapping_sub(other.plain_bytes),
             stored_bytes: self.stored_bytes.wrapping_sub(other.stored_bytes),
+            similarity_bytes: self.similarity_bytes.wrapping_sub(other.similarity_bytes),
         }
     }
 }
@@ -113,6 +128,7 @@ impl std::ops::AddAssign for Volume {
         self.chunks = self.chunks.wrapping_add(other.chunks);
         self.plain_bytes = self.plain_bytes.wrapping_add(other.plain_bytes);
         self.stored_bytes = self.stored_bytes.wrapping_add(other.stored_bytes);
+        self.similarity_bytes = self.similarity_bytes.wrapping_add(other.similarity_bytes);
     }
 }
 
@@ -242,7 +258,7 @@ impl Owner {
             let known = self.known(&chunk.id);
             let later = known.map_or(chunk.location, |known| known.max(chunk.location));
             if let Some(location) = known.filter(|known| *known < later && self.displaced.len() < OTHER_COPIES_MAX) {
-                self.displaced.push(Displaced { id: chunk.id, location, taken_bytes: chunk.stored_bytes });
+                self.displaced.push(Displaced { id: chunk.id, location, taken: Volume::of(chunk) });
             }
             self.enter(chunk, later);
         }
@@ -478,15 +494,12 @@ impl Owner {
         if !self.index.relocate(&chunk.id, chunk.from, chunk.to) {
             return false;
         }
-        let volume = |stored_bytes| Volume {
-            chunks: 1,
-            plain_bytes: u64::from(chunk.plain_bytes),
-            stored_bytes: u64::from(stored_bytes),
-        };
+        let old = Volume::of_chunk(chunk.plain_bytes, chunk.stored_before, chunk.was_shared);
+        let new = Volume::of_chunk(chunk.plain_bytes, chunk.stored_after, chunk.is_shared);
         let counted_in = self.counted_in.remove(&chunk.id).unwrap_or(chunk.from.segment);
         let before = self.counted_with(counted_in);
-        *before = before.without(volume(chunk.stored_before));
-        *self.volumes.entry(chunk.to.segment).or_default() += volume(chunk.stored_after);
+        *before = before.without(old);
+        *self.volumes.entry(chunk.to.segment).or_default() += new;
         self.doubted.remove(&chunk.id);
         self.changes += 1;
         self.departures += 1;
@@ -513,16 +526,14 @@ impl Owner {
         self.volumes.remove(&segment);
     }
 
-    /// Chunks that recovery counted with the length of another copy: see [`Displaced`].
+    /// Chunks that recovery counted as if they were stored like another copy: see [`Displaced`].
     pub(crate) fn take_displaced(&mut self) -> Vec<Displaced> {
         std::mem::take(&mut self.displaced)
     }
 
-    /// Counts a displaced copy with its own stored bytes.
-    pub(crate) fn correct(&mut self, displaced: &Displaced, stored_bytes: u32) {
-        let taken = u64::from(displaced.taken_bytes).wrapping_sub(u64::from(stored_bytes));
-        let volume = self.volumes.entry(displaced.location.segment).or_default();
-        volume.stored_bytes = volume.stored_bytes.wrapping_add(taken);
+    /// Counts a displaced copy as it is stored.
+    pub(crate) fn correct(&mut self, displaced: &Displaced, own: &DurableChunk) {
+        *self.volumes.entry(displaced.location.segment).or_default() += displaced.taken.without(Volume::of(own));
     }
 
     /// Keeps the place of a copy that the index no longer names. After a restart nobody knows which of two copies was
@@ -554,7 +565,7 @@ mod tests {
     }
 
     fn chunk(id: ChunkId, segment: u64) -> DurableChunk {
-        DurableChunk { id, location: location(segment), plain_bytes: 10, stored_bytes: 5 }
+        DurableChunk { id, location: location(segment), plain_bytes: 10, stored_bytes: 5, is_shared: false }
     }
 
     fn ask(owner: &mut Owner, asker: CoreId, id: ChunkId, disbelieved: Option<Location>) -> Claim {
@@ -594,7 +605,7 @@ mod tests {
         assert!(matches!(ask(&mut owner, B, id, Some(location(1))), Claim::Underway { .. }));
         owner.insert(&[chunk(id, 2)]);
         assert!(matches!(ask(&mut owner, B, id, Some(location(1))), Claim::Candidate(at) if at == location(2)));
-        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let one = Volume::of_chunk(10, 5, false);
         assert_eq!(owner.volume(|_| true), one, "two copies are one chunk");
         assert_eq!(owner.volume(|segment| segment == SegmentId(2)), one, "it counts where the index finds it");
         assert_eq!(owner.segments_of_copies(), [SegmentId(1), SegmentId(2)].into());
@@ -625,7 +636,7 @@ mod tests {
 
     #[test]
     fn a_chunk_that_was_forgotten_and_came_again_is_counted_once() {
-        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let one = Volume::of_chunk(10, 5, false);
         let id = ChunkId([1; 32]);
         let mut owner = owner();
         owner.insert(&[chunk(id, 1)]);
@@ -637,7 +648,7 @@ mod tests {
 
     #[test]
     fn what_a_loaded_checkpoint_counts_is_moved_and_not_counted_anew() {
-        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let one = Volume::of_chunk(10, 5, false);
         let id = ChunkId([1; 32]);
         // The checkpoint's volume is with one owner, its entries with others.
         let (mut first, mut owner) = (self::owner(), owner());
@@ -666,7 +677,7 @@ mod tests {
 
     fn moved(id: ChunkId, from: u64, to: u64) -> Moved {
         let (from, to) = (location(from), location(to));
-        Moved { id, from, to, plain_bytes: 10, stored_before: 5, stored_after: 2 }
+        Moved { id, from, to, plain_bytes: 10, stored_before: 5, stored_after: 2, was_shared: false, is_shared: true }
     }
 
     #[test]
@@ -677,7 +688,7 @@ mod tests {
         owner.forget(&id, location(1));
         assert!(owner.relocate(&moved(id, 1, 7)));
         assert!(matches!(ask(&mut owner, A, id, None), Claim::Candidate(at) if at == location(7)));
-        let after = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 2 };
+        let after = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 2, similarity_bytes: 8 };
         assert_eq!((owner.volume(|_| true), owner.volume(|segment| segment == SegmentId(7))), (after, after));
         assert!(!owner.names(SegmentId(1)) && owner.names(SegmentId(7)));
         assert!(owner.segments_of_copies().is_empty(), "the old place is not remembered");
@@ -716,22 +727,23 @@ mod tests {
     #[test]
     fn recovered_copies_of_unequal_length_are_counted_as_the_one_that_answers() {
         let id = ChunkId([1; 32]);
-        let short = DurableChunk { stored_bytes: 2, ..chunk(id, 7) };
+        let short = DurableChunk { stored_bytes: 2, is_shared: true, ..chunk(id, 7) };
         for order in [[chunk(id, 1), short], [short, chunk(id, 1)]] {
             let mut owner = owner();
             order.iter().for_each(|chunk| owner.recover(&[*chunk]));
             for displaced in owner.take_displaced() {
                 assert_eq!(displaced.location, location(1));
-                owner.correct(&displaced, 5);
+                owner.correct(&displaced, &chunk(id, 1));
             }
-            assert_eq!(owner.volume(|_| true).stored_bytes, 2);
+            let all = owner.volume(|_| true);
+            assert_eq!((all.stored_bytes, all.similarity_bytes), (2, 8));
             assert_eq!(owner.volume(|segment| segment == SegmentId(1)), Volume::default());
         }
     }
 
     #[test]
     fn a_condemned_chunk_is_counted_nowhere_and_is_written_by_the_next_who_asks() {
-        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let one = Volume::of_chunk(10, 5, false);
         let (dead, kept) = (ChunkId([1; 32]), ChunkId([2; 32]));
         // The first counts for all what the loaded checkpoint covered; the dead chunk's entry is with the other.
         let (mut first, mut owner) = (self::owner(), owner());
@@ -770,7 +782,7 @@ mod tests {
 
     #[test]
     fn a_segment_with_a_remembered_copy_is_used_until_the_named_copy_was_verified() {
-        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let one = Volume::of_chunk(10, 5, false);
         let id = ChunkId([1; 32]);
         let mut owner = owner();
         owner.recover(&[chunk(id, 1), chunk(id, 2)]);
@@ -801,7 +813,7 @@ mod tests {
 
     #[test]
     fn a_chunk_that_is_entered_again_is_counted_once() {
-        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let one = Volume::of_chunk(10, 5, false);
         let id = ChunkId([1; 32]);
         let mut owner = owner();
         assert!(owner.reenter(&chunk(id, 1)) && owner.reenter(&chunk(id, 1)));

@@ -61,6 +61,8 @@ pub struct RecoveredSegment {
     pub rows: Option<Vec<(RowPlace, RowTable)>>,
     /// Bytes of its files on all devices.
     pub file_bytes: u64,
+    /// Those of them in the files of parity columns.
+    pub parity_bytes: u64,
     /// Whether the metadata should now list it as sealed without footer.
     pub newly_sealed: bool,
     /// What an operator should know: a footer that did not verify, rows that were incomplete.
@@ -105,8 +107,9 @@ pub async fn recover_segment<D: Disk>(
         members: listed.members.clone(),
         cipher,
     };
-    let file_bytes = columns.iter().map(|column| column.bytes).sum();
-    let mut recovered = RecoveredSegment { segment, rows: None, file_bytes, newly_sealed: false, warnings: Vec::new() };
+    let (file_bytes, parity_bytes) = sums(listed.geometry, columns.iter().map(|column| column.bytes));
+    let (newly_sealed, warnings) = (false, Vec::new());
+    let mut recovered = RecoveredSegment { segment, rows: None, file_bytes, parity_bytes, newly_sealed, warnings };
     if depth == Depth::Header && listed.state != ListedState::Open {
         return Ok(recovered);
     }
@@ -126,7 +129,7 @@ pub async fn recover_segment<D: Disk>(
         recovered.warnings.push(format!("segment {id}: the footer does not verify; scanned instead"));
     }
     let open = listed.state == ListedState::Open;
-    let mut file_bytes = 0;
+    let mut ends = Vec::with_capacity(columns.len());
     let mut pieces: BTreeMap<(RowNumber, u128), FoundRow> = BTreeMap::new();
     for column in &columns {
         let failed = |source| RecoverError::Device { device: column.device, segment: id, source: Arc::new(source) };
@@ -137,7 +140,7 @@ pub async fn recover_segment<D: Disk>(
         if open {
             column.file.set_len(end).await.map_err(failed)?;
             column.file.sync().await.map_err(failed)?;
-            file_bytes += end;
+            ends.push(end);
         }
         for piece in found {
             let key = (RowNumber(piece.header.row.get()), piece.header.row_digest.get());
@@ -162,10 +165,17 @@ pub async fn recover_segment<D: Disk>(
     }
     if open {
         recovered.newly_sealed = true;
-        recovered.file_bytes = file_bytes;
+        (recovered.file_bytes, recovered.parity_bytes) = sums(listed.geometry, ends);
     }
     recovered.rows = Some(rows);
     Ok(recovered)
+}
+
+/// Bytes of all columns' files, and of those of the parity columns among them.
+pub(crate) fn sums(geometry: Geometry, column_bytes: impl IntoIterator<Item = u64>) -> (u64, u64) {
+    let add =
+        |(all, parity), (column, bytes)| (all + bytes, if column < geometry.k() { parity } else { parity + bytes });
+    column_bytes.into_iter().enumerate().fold((0, 0), add)
 }
 
 /// One column's file.

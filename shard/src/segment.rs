@@ -25,6 +25,7 @@ use zerocopy::IntoBytes;
 
 use crate::error::{LogError, SegmentError, StoreError};
 use crate::open::METADATA_RESERVE_BYTES;
+use crate::recovery::sums;
 use crate::row::{CompressedBlock, RowPlace, RowTarget, SealedRow, piece_bytes, seal_row};
 use crate::rows::Rows;
 
@@ -98,6 +99,10 @@ pub struct HomeSegment {
     pub footers: RefCell<Vec<u64>>,
     /// Bytes of its files on all devices.
     pub file_bytes: Cell<u64>,
+    /// Those of them that were written to parity columns.
+    pub parity_bytes: Cell<u64>,
+    /// Those of them that are reserved for rows to come.
+    pub reserved_bytes: Cell<u64>,
     /// It is listed as sealed, and the owners have all its chunks: a checkpoint of the index may cover it. Any other
     /// segment is read in whole by the next start.
     pub settled: Cell<bool>,
@@ -205,10 +210,12 @@ impl<D: Disk> OpenSegment<D> {
             segment: Arc::new(segment),
             rows: RefCell::new(Some(Rows::default())),
             footers: RefCell::default(),
-            file_bytes: Cell::new(spec.piece_bytes * columns as u64),
+            file_bytes: Cell::default(),
+            parity_bytes: Cell::default(),
+            reserved_bytes: Cell::default(),
             settled: Cell::new(false),
         };
-        Ok(OpenSegment {
+        let open = OpenSegment {
             home: Rc::new(home),
             disk: members[0].disk.clone(),
             files,
@@ -218,7 +225,19 @@ impl<D: Disk> OpenSegment<D> {
             rows: 0,
             footer_body: Vec::new(),
             footer_blocks: 0,
-        })
+        };
+        open.count_files(vec![spec.piece_bytes; columns]);
+        Ok(open)
+    }
+
+    /// Counts the files, which are so long, and what of them is written.
+    fn count_files(&self, file_bytes: impl IntoIterator<Item = u64>) {
+        let (home, geometry) = (&self.home, self.home.segment.geometry);
+        let (written, parity) = sums(geometry, self.cursors.iter().copied());
+        let (all, _) = sums(geometry, file_bytes);
+        home.file_bytes.set(all);
+        home.parity_bytes.set(parity);
+        home.reserved_bytes.set(all - written);
     }
 
     /// Whether a row of `blocks`, and the footer after it, still fit, however the blocks fall to columns.
@@ -285,6 +304,7 @@ impl<D: Disk> OpenSegment<D> {
         for (piece, end) in sealed.pieces.iter().zip(ends) {
             self.cursors[usize::from(piece.column)] = end;
         }
+        self.count_files(vec![self.piece_bytes; self.cursors.len()]);
         encode_footer_row(&mut self.footer_body, &sealed.place, &sealed.table);
         self.footer_blocks += sealed.table.blocks.len() as u32;
         self.home
@@ -300,24 +320,24 @@ impl<D: Disk> OpenSegment<D> {
     /// Gives back what is reserved after the last durable row of a segment that takes no more appends, as far as the
     /// devices allow; recovery does the same.
     pub(crate) async fn release(&self) {
-        let mut file_bytes = 0;
+        let mut file_bytes = Vec::with_capacity(self.files.len());
         for (file, cursor) in self.files.iter().zip(&self.cursors) {
             let released = file.set_len(*cursor).await.is_ok();
-            file_bytes += if released { *cursor } else { self.piece_bytes };
+            file_bytes.push(if released { *cursor } else { self.piece_bytes });
         }
-        self.home.file_bytes.set(file_bytes);
+        self.count_files(file_bytes);
     }
 
     /// Writes the footer to every column, gives back what was reserved after it, and lists the segment as sealed.
     ///
     /// A failure leaves the segment as a crash would: recovery scans it. Nothing is lost, so nothing is returned.
-    pub async fn seal(self, log: &impl SegmentLog) {
+    pub async fn seal(mut self, log: &impl SegmentLog) {
         let segment = &self.home.segment;
-        let mut body = self.footer_body;
+        let mut body = std::mem::take(&mut self.footer_body);
         let row = self.next_row;
         let tag = segment.cipher.seal(&nonce(NonceKind::Footer, row, 0), &segment.tag.0, &mut body);
         body.extend_from_slice(&tag);
-        let mut file_bytes = 0;
+        let footers = self.cursors.clone();
         for (column, file) in self.files.iter().enumerate() {
             let mut header = FooterHeader {
                 segment: segment.id.0.into(),
@@ -334,17 +354,17 @@ impl<D: Disk> OpenSegment<D> {
             let mut bytes = AlignedBuf::copy_of(&[header.as_bytes(), &body].concat());
             bytes.pad_to_sector();
             let end = self.cursors[column] + bytes.len() as u64;
-            file_bytes += end;
             if file.write_durable_at(bytes, self.cursors[column]).await.0.is_err()
                 || file.set_len(end).await.is_err()
                 || file.sync().await.is_err()
             {
                 return;
             }
+            self.cursors[column] = end;
         }
-        if log.sealed(segment.id, self.cursors.clone()).await.is_ok() {
-            *self.home.footers.borrow_mut() = self.cursors;
-            self.home.file_bytes.set(file_bytes);
+        self.count_files(self.cursors.iter().copied());
+        if log.sealed(segment.id, footers.clone()).await.is_ok() {
+            *self.home.footers.borrow_mut() = footers;
             self.home.settled.set(true);
         }
     }

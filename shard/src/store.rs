@@ -100,8 +100,14 @@ pub struct StoreStats {
     pub unique_bytes: u64,
     /// Their bytes after compression.
     pub stored_bytes: u64,
+    /// Bytes that the compression of those saves that share a block with others.
+    pub similarity_bytes: u64,
     /// Bytes of the segment files.
     pub file_bytes: u64,
+    /// Those of them that were written to parity columns.
+    pub parity_bytes: u64,
+    /// Those of them that are reserved for rows to come.
+    pub reserved_bytes: u64,
     /// Segments, open and sealed.
     pub segments: u64,
     /// Bytes of memory that the index takes.
@@ -118,7 +124,10 @@ impl std::ops::AddAssign for StoreStats {
         // A core may have less than nothing of what a checkpoint counts for all: see `Owner`.
         self.unique_bytes = self.unique_bytes.wrapping_add(other.unique_bytes);
         self.stored_bytes = self.stored_bytes.wrapping_add(other.stored_bytes);
+        self.similarity_bytes = self.similarity_bytes.wrapping_add(other.similarity_bytes);
         self.file_bytes += other.file_bytes;
+        self.parity_bytes += other.parity_bytes;
+        self.reserved_bytes += other.reserved_bytes;
         self.segments += other.segments;
         self.index_memory_bytes += other.index_memory_bytes;
         self.tables_at_hand += other.tables_at_hand;
@@ -280,14 +289,17 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
     }
 
     /// What the stores of all cores hold.
+    ///
+    /// Files are counted after chunks, which come after their files: so no chunk is counted without its file, unless it
+    /// was moved in between.
     pub async fn stats(&self) -> StoreStats {
-        let peers = &self.inner.peers;
+        let owned = self.ask_all(|inner: &Inner<D, L>| inner.owned_stats()).await;
+        let at_home = self.ask_all(|inner: &Inner<D, L>| inner.home_stats()).await;
         let mut sum = StoreStats::default();
-        for core in 0..peers.count() {
-            sum += peers.ask(CoreId(core as u16), |inner: &Inner<D, L>| inner.stats()).await;
-        }
+        owned.into_iter().chain(at_home).for_each(|stats| sum += stats);
         sum.unique_bytes = at_least_nothing(sum.unique_bytes);
         sum.stored_bytes = at_least_nothing(sum.stored_bytes);
+        sum.similarity_bytes = at_least_nothing(sum.similarity_bytes);
         sum
     }
 
@@ -445,19 +457,30 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         }
     }
 
-    fn stats(&self) -> StoreStats {
-        let home = self.home.borrow();
+    fn owned_stats(&self) -> StoreStats {
         let owner = self.owner.borrow();
         let volume = owner.volume(|_| true);
         StoreStats {
             chunks: owner.index.chunks(),
             unique_bytes: volume.plain_bytes,
             stored_bytes: volume.stored_bytes,
-            file_bytes: home.values().map(|segment| segment.file_bytes.get()).sum(),
-            segments: home.len() as u64,
+            similarity_bytes: volume.similarity_bytes,
             index_memory_bytes: owner.index.memory_bytes() as u64,
+            ..StoreStats::default()
+        }
+    }
+
+    fn home_stats(&self) -> StoreStats {
+        let home = self.home.borrow();
+        let sum = |bytes: fn(&HomeSegment) -> u64| home.values().map(|segment| bytes(segment)).sum();
+        StoreStats {
+            file_bytes: sum(|segment| segment.file_bytes.get()),
+            parity_bytes: sum(|segment| segment.parity_bytes.get()),
+            reserved_bytes: sum(|segment| segment.reserved_bytes.get()),
+            segments: home.len() as u64,
             tables_at_hand: self.tables_at_hand.get(),
             tables_read: self.tables_read.get(),
+            ..StoreStats::default()
         }
     }
 }

@@ -266,8 +266,14 @@ pub(crate) enum RemoteCommand {
         #[arg(short, long)]
         parents: bool,
     },
-    /// Show how much is stored, what deduplication and compression saved, and what is free.
-    #[command(after_help = "Example:\n  dfs df")]
+    /// Show where the space went: what was saved by what, what the disks hold besides, and what is free.
+    ///
+    /// From what clients wrote, over all versions, take away duplicates (equal chunks are stored once), compression
+    /// (chunks by themselves) and similarity (chunks compressed together with similar ones, which garbage collection
+    /// does): what is left is stored. With what is dead (removed and not compacted yet, headers, padding), redundancy
+    /// (parity), what is reserved for the next writes, and metadata, it is on the disks. The numbers add up exactly.
+    #[command(after_help = "Examples:\n  dfs df\n  dfs df --json | jq .reduction_ratio\n\n\
+                            Much that is dead or unreferenced comes back with `dfs gc run --now`.")]
     Df,
     /// See how garbage collection goes, or have it run.
     ///

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use client::{Attributes, ClientError, Existing, Removal};
-use proto::api::{DEFAULT_CONTENT_TYPE, Entry, Kind, Stats};
+use proto::api::{DEFAULT_CONTENT_TYPE, Entry, Kind};
 use proto::path::FsPath;
 use serde_json::json;
 
@@ -16,6 +16,7 @@ use crate::history;
 use crate::output::{human_bytes, printable};
 use crate::remote::Remote;
 use crate::retention;
+use crate::space;
 use crate::upload;
 
 /// Carries out `command`.
@@ -44,7 +45,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Rm { remote, recursive } => remove(context, &remote, recursive),
         Command::Mv { from, to, replace } => rename(context, &Remote::parse(&from)?.path, Remote::parse(&to)?, replace),
         Command::Mkdir { remote, parents } => make_directories(context, &remote, parents),
-        Command::Df => show_space(context),
+        Command::Df => space::show(context),
         Command::Gc(GcCommand::Status) => gc::show(context),
         Command::Gc(GcCommand::Run { now }) => gc::run(context, now),
     }
@@ -199,33 +200,6 @@ fn make_directory(context: &Context, path: &FsPath, parents: bool) -> Result<Ent
     }
 }
 
-fn show_space(context: &Context) -> Result<(), Failure> {
-    let stats = context.client.stats().map_err(|error| Failure::remote("/api/v1/stats", error))?;
-    if context.output.json {
-        context.output.result(&stats, String::new)
-    } else {
-        context.output.line(&space_table(&stats))
-    }
-}
-
-fn space_table(stats: &Stats) -> String {
-    let rows = [
-        ("logical", human_bytes(stats.logical_bytes), "all versions of all files, as they were written"),
-        ("unique", human_bytes(stats.unique_bytes), "after deduplication"),
-        ("stored", human_bytes(stats.stored_bytes), "after compression"),
-        ("raw", human_bytes(stats.raw_bytes), "on the disks: redundancy, headers, logs, preallocation"),
-        ("dedup", format!("{:.2} : 1", stats.dedup_ratio), "logical to unique"),
-        ("compress", format!("{:.2} : 1", stats.compression_ratio), "unique to stored"),
-        ("free", human_bytes(stats.free_bytes), ""),
-        ("capacity", human_bytes(stats.capacity_bytes), ""),
-        ("files", stats.files.to_string(), ""),
-        ("dirs", stats.directories.to_string(), "the top one included"),
-        ("chunks", stats.chunks.to_string(), "each stored once"),
-    ];
-    let lines = rows.iter().map(|(name, value, note)| format!("{name:<9}{value:>11}  {note}").trim_end().to_owned());
-    lines.collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,12 +210,5 @@ mod tests {
         assert_eq!(mode_text(Kind::Directory, 0o1777), "drwxrwxrwt");
         assert_eq!(mode_text(Kind::File, 0o6644), "-rwSr-Sr--");
         assert_eq!(mode_text(Kind::Symlink, 0o777), "lrwxrwxrwx");
-    }
-
-    #[test]
-    fn the_space_table_lines_up() {
-        let table = space_table(&Stats { logical_bytes: 3 << 30, dedup_ratio: 2.5, ..Stats::default() });
-        assert!(table.starts_with("logical      3.0 GiB  all versions"), "{table}");
-        assert!(table.contains("dedup       2.50 : 1  logical"), "{table}");
     }
 }

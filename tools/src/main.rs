@@ -29,6 +29,7 @@ mod progress;
 mod remote;
 mod report;
 mod retention;
+mod space;
 mod upload;
 
 use std::process::ExitCode;

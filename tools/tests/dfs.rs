@@ -320,7 +320,7 @@ fn the_short_commands_do_what_they_say() {
     assert_eq!(done(&stub, &["mkdir", "-p", "/a/b", "/c"]), "made /a/b\nmade /c\n");
     assert!(failed(&stub, 6, &["mkdir", "/c"]).contains("-p"));
     done(&stub, &["mkdir", "-p", "/c"]);
-    assert!(done(&stub, &["df"]).contains("dedup       2.00 : 1"));
+    assert!(done(&stub, &["df"]).contains("dedup          2.00 : 1"));
 }
 
 #[test]

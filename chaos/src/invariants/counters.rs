@@ -1,6 +1,6 @@
 //! **Counters equal recomputed truth.** Files, directories, symlinks and logical bytes are those of the names and
-//! versions that a walk meets; chunks and their plain and stored bytes are those that the segments hold, each chunk
-//! counted once.
+//! versions that a walk meets; chunks, their plain and stored bytes, and what shared blocks save are those that the
+//! segments hold, each chunk counted once.
 //!
 //! How: names are recounted by every full check and compared exactly, and with the oracle's histories as well. What the
 //! segments hold is recounted by the offline check, from footers and row tables, without the node: a start that follows
@@ -71,6 +71,7 @@ pub struct Distinct {
     chunks: u64,
     plain_bytes: u64,
     stored_bytes: u64,
+    similarity_bytes: u64,
 }
 
 impl From<&Totals> for Distinct {
@@ -79,6 +80,7 @@ impl From<&Totals> for Distinct {
             chunks: totals.distinct_chunks,
             plain_bytes: totals.distinct_plain_bytes,
             stored_bytes: totals.distinct_stored_bytes,
+            similarity_bytes: totals.distinct_similarity_bytes,
         }
     }
 }
@@ -86,7 +88,12 @@ impl From<&Totals> for Distinct {
 impl From<&NodeStats> for Distinct {
     fn from(stats: &NodeStats) -> Distinct {
         let store = &stats.store;
-        Distinct { chunks: store.chunks, plain_bytes: store.unique_bytes, stored_bytes: store.stored_bytes }
+        Distinct {
+            chunks: store.chunks,
+            plain_bytes: store.unique_bytes,
+            stored_bytes: store.stored_bytes,
+            similarity_bytes: store.similarity_bytes,
+        }
     }
 }
 
@@ -182,7 +189,7 @@ pub(crate) fn found_at_rest(world: &World, totals: &Totals) -> Result<(), Violat
 mod tests {
     use super::*;
 
-    const THERE: Distinct = Distinct { chunks: 3, plain_bytes: 300, stored_bytes: 200 };
+    const THERE: Distinct = Distinct { chunks: 3, plain_bytes: 300, stored_bytes: 200, similarity_bytes: 50 };
 
     #[test]
     fn every_count_must_be_that_of_the_segments() {
@@ -190,12 +197,14 @@ mod tests {
         compare("", Distinct { chunks: 4, ..THERE }, THERE).expect_err("a chunk too many");
         compare("", Distinct { plain_bytes: 299, ..THERE }, THERE).expect_err("a byte too few");
         compare("", Distinct { stored_bytes: 201, ..THERE }, THERE).expect_err("a stored byte too many");
+        compare("", Distinct { similarity_bytes: 51, ..THERE }, THERE).expect_err("a saved byte too many");
     }
 
     #[test]
     fn a_node_that_collects_counts_no_more_than_is_there() {
         assert_eq!(at_most("", THERE, THERE), Ok(()));
-        assert_eq!(at_most("", Distinct { chunks: 2, plain_bytes: 200, stored_bytes: 100 }, THERE), Ok(()));
+        let less = Distinct { chunks: 2, plain_bytes: 200, stored_bytes: 100, similarity_bytes: 0 };
+        assert_eq!(at_most("", less, THERE), Ok(()));
         at_most("", Distinct { chunks: 4, ..THERE }, THERE).expect_err("a chunk too many");
         at_most("", Distinct { plain_bytes: 301, ..THERE }, THERE).expect_err("a byte too many");
         at_most("", Distinct { stored_bytes: 201, ..THERE }, THERE).expect_err("a stored byte too many");

@@ -42,7 +42,7 @@ pub(super) fn targets() -> Vec<Target> {
                     r#"{"path":"/","entries":[{"id":"x","path":"/a","kind":"symlink","version":0,"size":0,"etag":"","created_at":"","modified_at":"","mode":0}],"next_cursor":"a"}"#,
                     r#"{"path":"/a","versions":[],"next_after":18446744073709551615}"#,
                     r#"{"events":[{"cursor":"1","event":"restore","id":"x","kind":"directory","path":"/b","from":"/a","version":3,"restored_version":1,"at":"t"}],"cursor":"1"}"#,
-                    r#"{"logical_bytes":1,"unique_bytes":1,"stored_bytes":1,"raw_bytes":1,"chunks":1,"files":1,"directories":1,"dedup_ratio":1.5,"compression_ratio":1e300,"capacity_bytes":1,"free_bytes":1}"#,
+                    r#"{"logical_bytes":1,"duplicate_bytes":1,"unreferenced_bytes":1,"unique_bytes":1,"compression_bytes":1,"similarity_bytes":1,"stored_bytes":1,"dead_bytes":1,"redundancy_bytes":1,"reserved_bytes":1,"metadata_bytes":1,"raw_bytes":1,"chunks":1,"files":1,"directories":1,"dedup_ratio":1.5,"compression_ratio":1e300,"reduction_ratio":1,"capacity_bytes":1,"free_bytes":1}"#,
                     r#"{"error":{"code":"not_found","message":"\ud83d\ude00","retryable":false}}"#,
                 ];
                 files.map(|text| text.as_bytes().to_vec()).to_vec()

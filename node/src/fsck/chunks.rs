@@ -4,7 +4,7 @@
 //!   0   the chunk's id, hashed: two of n chunks are mistaken with a chance of n / 2^64
 //!   8   segment's place in the list 25 | standing 1 | column 6 | offset/64 20 | ordinal 12
 //!  16   plain bytes
-//!  20   stored bytes: its part of those of its block after compression
+//!  20   stored bytes 31: its part of those of its block after compression | in a block of several chunks 1
 //! ```
 
 use proto::checksum::checksum;
@@ -30,9 +30,12 @@ struct Entry {
     id: [u32; 2],
     place: [u32; 2],
     plain_bytes: u32,
-    stored_bytes: u32,
+    stored: u32,
 }
 
+/// The bit of an entry that says that its block holds several chunks.
+const IS_SHARED: u32 = 1 << 31;
+const _: () = assert!(proto::limits::BLOCK_PLAIN_BYTES_MAX < IS_SHARED as usize);
 const _: () = assert!(size_of::<Entry>() == 24);
 
 /// How long a chunk is.
@@ -42,6 +45,8 @@ pub(crate) struct ChunkBytes {
     pub(crate) plain_bytes: u32,
     /// Its part of its block after compression.
     pub(crate) stored_bytes: u32,
+    /// Whether its block holds other chunks as well.
+    pub(crate) is_shared: bool,
 }
 
 /// Chunks of one segment, as its check found them.
@@ -51,12 +56,12 @@ pub(crate) struct SegmentChunks(Vec<Entry>);
 impl SegmentChunks {
     /// Notes a chunk; of its location all but the segment counts.
     pub(crate) fn add(&mut self, id: &ChunkId, bytes: ChunkBytes, location: Location, standing: Standing) {
-        let ChunkBytes { plain_bytes, stored_bytes } = bytes;
+        let ChunkBytes { plain_bytes, stored_bytes, is_shared } = bytes;
         self.0.push(Entry {
             id: words(hash(id)),
             place: words(place(location, standing, 0)),
             plain_bytes,
-            stored_bytes,
+            stored: stored_bytes | if is_shared { IS_SHARED } else { 0 },
         });
     }
 
@@ -133,9 +138,8 @@ impl ChunkSet {
         let is_indexed = |entry: &&Entry| standing(u64::from(entry.place[0]) << 32) == Standing::Indexed;
         for entry in self.entries.iter().rev().filter(is_indexed) {
             if last.replace(entry.id) != Some(entry.id) {
-                sum.chunks += 1;
-                sum.plain_bytes += u64::from(entry.plain_bytes);
-                sum.stored_bytes += u64::from(entry.stored_bytes);
+                let is_shared = entry.stored & IS_SHARED != 0;
+                sum += Volume::of_chunk(entry.plain_bytes, entry.stored & !IS_SHARED, is_shared);
             }
         }
         sum
@@ -205,7 +209,7 @@ mod tests {
     }
 
     fn bytes(plain_bytes: u32) -> ChunkBytes {
-        ChunkBytes { plain_bytes, stored_bytes: plain_bytes / 2 }
+        ChunkBytes { plain_bytes, stored_bytes: plain_bytes / 2, is_shared: plain_bytes == 100 }
     }
 
     #[test]
@@ -219,7 +223,7 @@ mod tests {
             set.add(SegmentId(segment), found);
         }
         set.seal();
-        assert_eq!(set.distinct(), Volume { chunks: 3, plain_bytes: 120, stored_bytes: 60 });
+        assert_eq!(set.distinct(), Volume { chunks: 3, plain_bytes: 120, stored_bytes: 60, similarity_bytes: 50 });
     }
 
     #[test]

@@ -219,6 +219,7 @@ impl<D: Disk> Check<D> {
         totals.distinct_chunks = distinct.chunks;
         totals.distinct_plain_bytes = distinct.plain_bytes;
         totals.distinct_stored_bytes = distinct.stored_bytes;
+        totals.distinct_similarity_bytes = distinct.similarity_bytes;
         let checker = SegmentChecker {
             devices: self.devices.clone(),
             cluster: self.cluster(),

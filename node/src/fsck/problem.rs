@@ -244,6 +244,8 @@ pub struct Totals {
     pub distinct_plain_bytes: u64,
     /// Their bytes after compression.
     pub distinct_stored_bytes: u64,
+    /// Bytes that the compression of those saves that share a block with others.
+    pub distinct_similarity_bytes: u64,
     /// Manifest entries followed.
     pub references: u64,
 }

@@ -369,7 +369,8 @@ impl<D: Disk> Looking<'_, D> {
             self.findings.totals.chunks += 1;
             self.findings.totals.plain_bytes += u64::from(chunk.plain_bytes);
             let stored_bytes = block.entry.stored_bytes(usize::from(ordinal));
-            let bytes = ChunkBytes { plain_bytes: chunk.plain_bytes, stored_bytes };
+            let is_shared = block.entry.chunks.len() > 1;
+            let bytes = ChunkBytes { plain_bytes: chunk.plain_bytes, stored_bytes, is_shared };
             self.findings.chunks.add(&chunk.id, bytes, location, standing);
         }
     }

@@ -22,20 +22,35 @@ fn ratio(a: u64, b: u64) -> f64 {
 
 /// What the node counts, as the interface tells it.
 ///
-/// Inline files are neither deduplicated nor compressed: they count alike before and after.
+/// Inline files are neither deduplicated nor compressed: they count alike before and after. They lie in the metadata,
+/// which is never shorter than they are. The cores are asked one after the other: while data is moved, a part that is a
+/// difference may be off by what moved meanwhile, but is never less than nothing.
 fn stats_of(node: &NodeStats, devices: usize) -> Stats {
-    let unique_bytes = node.store.unique_bytes + node.inline_bytes;
-    let stored_bytes = node.store.stored_bytes + node.inline_bytes;
+    let store = &node.store;
+    let unique_bytes = store.unique_bytes + node.inline_bytes;
+    let stored_bytes = store.stored_bytes + node.inline_bytes;
+    let saved_bytes = store.unique_bytes.saturating_sub(store.stored_bytes);
+    let all_metadata_bytes = node.metadata_bytes + (devices * SUPERBLOCK_FILE_BYTES) as u64;
+    let data_bytes = store.file_bytes - store.parity_bytes - store.reserved_bytes;
     Stats {
         logical_bytes: node.logical_bytes,
+        duplicate_bytes: node.logical_bytes.saturating_sub(unique_bytes),
+        unreferenced_bytes: unique_bytes.saturating_sub(node.logical_bytes),
         unique_bytes,
+        compression_bytes: saved_bytes.saturating_sub(store.similarity_bytes),
+        similarity_bytes: store.similarity_bytes,
         stored_bytes,
-        raw_bytes: node.store.file_bytes + node.metadata_bytes + (devices * SUPERBLOCK_FILE_BYTES) as u64,
-        chunks: node.store.chunks,
+        dead_bytes: data_bytes.saturating_sub(store.stored_bytes),
+        redundancy_bytes: store.parity_bytes,
+        reserved_bytes: store.reserved_bytes,
+        metadata_bytes: all_metadata_bytes.saturating_sub(node.inline_bytes),
+        raw_bytes: store.file_bytes + all_metadata_bytes,
+        chunks: store.chunks,
         files: node.files,
         directories: node.directories,
         dedup_ratio: ratio(node.logical_bytes, unique_bytes),
         compression_ratio: ratio(unique_bytes, stored_bytes),
+        reduction_ratio: ratio(node.logical_bytes, stored_bytes),
         capacity_bytes: node.capacity_bytes,
         free_bytes: node.free_bytes,
     }
@@ -100,6 +115,33 @@ impl<D: Disk> App<D> {
         page.gauge("dfs_unique_bytes", "Plain bytes of distinct chunks and of inline files.", stats.unique_bytes);
         page.gauge("dfs_stored_bytes", "The same after compression, before redundancy.", stats.stored_bytes);
         page.gauge("dfs_raw_bytes", "Bytes taken on the disks, everything included.", stats.raw_bytes);
+        page.gauges(
+            "dfs_saved_bytes",
+            "Logical bytes that are not stored, by what saved them.",
+            "by",
+            &[
+                ("duplicates", stats.duplicate_bytes),
+                ("compression", stats.compression_bytes),
+                ("similarity", stats.similarity_bytes),
+            ],
+        );
+        page.gauges(
+            "dfs_disk_bytes",
+            "Bytes taken on the disks, by what they are for; together dfs_raw_bytes.",
+            "for",
+            &[
+                ("stored", stats.stored_bytes),
+                ("dead", stats.dead_bytes),
+                ("redundancy", stats.redundancy_bytes),
+                ("reserved", stats.reserved_bytes),
+                ("metadata", stats.metadata_bytes),
+            ],
+        );
+        page.gauge(
+            "dfs_unreferenced_bytes",
+            "Unique bytes beyond the logical ones: at least so much is of no file.",
+            stats.unreferenced_bytes,
+        );
         page.gauge("dfs_metadata_bytes", "Bytes of the metadata log and its snapshots.", node.metadata_bytes);
         page.gauge("dfs_capacity_bytes", "Bytes of the disks.", stats.capacity_bytes);
         page.gauge("dfs_free_bytes", "Bytes of the disks that are free.", stats.free_bytes);
@@ -137,22 +179,52 @@ impl<D: Disk> App<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shard::StoreStats;
 
     #[test]
     fn an_empty_node_has_ratios_of_one() {
         let stats = stats_of(&NodeStats::default(), 0);
-        assert_eq!((stats.dedup_ratio, stats.compression_ratio), (1.0, 1.0));
+        assert_eq!((stats.dedup_ratio, stats.compression_ratio, stats.reduction_ratio), (1.0, 1.0, 1.0));
     }
 
     #[test]
     fn inline_files_count_as_unique_and_stored() {
-        let mut node = NodeStats { logical_bytes: 500, inline_bytes: 100, metadata_bytes: 7, ..NodeStats::default() };
+        let mut node = NodeStats { logical_bytes: 500, inline_bytes: 100, metadata_bytes: 700, ..NodeStats::default() };
         node.store.unique_bytes = 150;
         node.store.stored_bytes = 25;
         node.store.file_bytes = 4000;
         let stats = stats_of(&node, 1);
         assert_eq!((stats.unique_bytes, stats.stored_bytes), (250, 125));
         assert_eq!((stats.dedup_ratio, stats.compression_ratio), (2.0, 2.0));
-        assert_eq!(stats.raw_bytes, 4007 + SUPERBLOCK_FILE_BYTES as u64);
+        assert_eq!(stats.raw_bytes, 4700 + SUPERBLOCK_FILE_BYTES as u64);
+        assert_eq!(stats.metadata_bytes, 600 + SUPERBLOCK_FILE_BYTES as u64);
+    }
+
+    /// As the type says.
+    fn adds_up(stats: &Stats) -> bool {
+        let saved = stats.duplicate_bytes + stats.compression_bytes + stats.similarity_bytes;
+        let kept = stats.stored_bytes + stats.dead_bytes + stats.redundancy_bytes;
+        stats.logical_bytes + stats.unreferenced_bytes == saved + stats.stored_bytes
+            && kept + stats.reserved_bytes + stats.metadata_bytes == stats.raw_bytes
+    }
+
+    #[test]
+    fn the_parts_add_up_with_garbage_and_parity_too() {
+        let store = StoreStats {
+            unique_bytes: 2000,
+            stored_bytes: 500,
+            similarity_bytes: 1100,
+            file_bytes: 9000,
+            parity_bytes: 3000,
+            reserved_bytes: 4000,
+            ..StoreStats::default()
+        };
+        for logical_bytes in [5000, 2100, 60, 0] {
+            let node = NodeStats { logical_bytes, store, metadata_bytes: 700, ..NodeStats::default() };
+            let stats = stats_of(&node, 3);
+            assert!(adds_up(&stats), "{stats:?}");
+            assert_eq!((stats.compression_bytes, stats.dead_bytes), (400, 1500));
+            assert_eq!(stats.duplicate_bytes.min(stats.unreferenced_bytes), 0);
+        }
     }
 }

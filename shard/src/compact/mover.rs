@@ -63,6 +63,7 @@ pub(super) struct Written {
 struct Old {
     from: Location,
     stored_bytes: u32,
+    is_shared: bool,
 }
 
 /// The lane of one core in one round.
@@ -100,6 +101,8 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Mover<D, L> {
                 plain_bytes: chunk.plain_bytes,
                 stored_before: old.stored_bytes,
                 stored_after: chunk.stored_bytes,
+                was_shared: old.is_shared,
+                is_shared: chunk.is_shared,
             }
         };
         let moved: Vec<Moved> = durable_chunks(segment, &row.table).map(moved).collect();
@@ -210,7 +213,7 @@ impl<D: Disk, L: SegmentLog> Mover<D, L> {
                 self.written.borrow_mut().unreadable_chunks += 1;
                 continue;
             };
-            let old = Old { from: chunk.from, stored_bytes: chunk.stored_bytes };
+            let old = Old { from: chunk.from, stored_bytes: chunk.stored_bytes, is_shared: chunk.is_shared };
             match self.moving.borrow_mut().entry(chunk.id) {
                 Entry::Vacant(vacant) => vacant.insert(old),
                 // Two victims had it, one of which could not be read for a moment: once is enough.

@@ -35,6 +35,7 @@ pub(super) struct Record<S> {
     pub(super) from: Location,
     pub(super) plain_bytes: u32,
     pub(super) stored_bytes: u32,
+    pub(super) is_shared: bool,
     pub(super) sketch: S,
 }
 
@@ -176,6 +177,7 @@ async fn sketch<D: Disk, L: SegmentLog, G: Grouping>(
             from: chunk.location,
             plain_bytes: chunk.plain_bytes,
             stored_bytes: chunk.stored_bytes,
+            is_shared: chunk.is_shared,
             sketch,
         });
         pace.step().await;
