@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use proto::api::{Entry, EventPage, Gc, GcRun, Kind, Retention, RetentionInfo, Stats, VersionList, header};
+use proto::api::{
+    Entry, EventPage, FragmentInfo, Gc, GcRun, Kind, Retention, RetentionInfo, Stats, VersionList, header,
+};
 use proto::limits::EVENT_WAIT_SECONDS_MAX;
 use proto::path::FsPath;
 use serde::de::DeserializeOwned;
@@ -151,6 +153,16 @@ impl Client {
     /// See [`ClientError`].
     pub fn stat(&self, path: &FsPath) -> Result<Entry, ClientError> {
         self.transport.exchange_json(&read(Method::GET, format!("{}?stat", fs_target(path))), None)
+    }
+
+    /// Counts the fragments of the file at `path`, at `version` or at its current one. The server walks its whole list of
+    /// chunks.
+    ///
+    /// # Errors
+    /// `no_such_version`, `not_a_file`; see [`ClientError`].
+    pub fn fragments(&self, path: &FsPath, version: Option<u64>) -> Result<FragmentInfo, ClientError> {
+        let version = version.map_or(String::new(), |version| format!("&version={version}"));
+        self.transport.exchange_json(&read(Method::GET, format!("{}?fragments{version}", fs_target(path))), None)
     }
 
     /// Reads the headers of whatever has the name `path`.

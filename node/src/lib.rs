@@ -28,6 +28,7 @@ mod calls;
 mod checkpoint;
 pub mod error;
 pub mod events;
+mod fragments;
 pub mod fsck;
 pub mod gc;
 pub mod info;
@@ -58,6 +59,7 @@ use shard::{LogError, Store, StoreLoad, StoreStats};
 
 pub use error::{ChangeError, FileReadError, OpenError, PutError};
 pub use events::{EventInfo, EventPage, EventQuery, EventsError, Since};
+pub use fragments::Fragments;
 pub use gc::{Collect, CycleReport, GcOptions, GcStatus, RunOutcome};
 pub use info::FileInfo;
 pub use meta::{Attributes, Condition, ProposeError, Retention, Session, SnapshotError};

@@ -117,6 +117,21 @@ impl<D: Disk> FileReader<D> {
         &self.info
     }
 
+    pub(crate) fn node(&self) -> &Node<D> {
+        &self.node
+    }
+
+    /// Passes over the next chunk and returns its entry; `None` at the end, and if the file lies inline.
+    pub(crate) async fn next_entry(&mut self) -> Result<Option<ManifestEntry>, FileReadError> {
+        let Source::Chunks(cursor) = &mut self.source else { return Ok(None) };
+        let next = cursor.next(&self.node.0, self.started).await;
+        let next = next.map_err(|(range, error)| damaged(&self.info.path, range, error))?;
+        Ok(next.map(|chunk| {
+            self.started = chunk.offset + chunk.entry.bytes;
+            chunk.entry
+        }))
+    }
+
     /// Restricts the reader to `range`, which is clipped to the file. Call before the first [`FileReader::next`].
     pub fn restrict(&mut self, range: ByteRange) {
         let end = range.end.min(self.info.size());

@@ -210,6 +210,21 @@ pub struct VersionList {
     pub next_after: Option<u64>,
 }
 
+/// How scattered a version of a file lies on the disks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FragmentInfo {
+    /// The file.
+    pub path: String,
+    /// The version.
+    pub version: u64,
+    /// Its bytes.
+    pub size: u64,
+    /// Its chunks; 0 if it lies inline with the metadata.
+    pub chunks: u64,
+    /// Runs of chunks that follow one another on a disk: what reading it from end to end has to go to.
+    pub fragments: u64,
+}
+
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

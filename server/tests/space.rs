@@ -86,3 +86,27 @@ fn the_parts_add_up_to_the_files_after_writes_removals_collections_restarts_and_
     dfsd.kill();
     checked(&Dfsd::start_with(&data, &arguments), &data);
 }
+
+#[test]
+fn fragments_are_counted_for_each_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let dfsd = Dfsd::start_with(&dir.path().join("data"), &["--cores", "1"]);
+    let first = noise(1, 4 << 20);
+    dfsd.put("/api/v1/fs/file", &first);
+    dfsd.put("/api/v1/fs/other", &noise(2, 16 << 20));
+    // What is new lies behind the other file, far from what the versions share.
+    let mut second = first.clone();
+    second[1 << 20..][..600_000].copy_from_slice(&noise(3, 600_000));
+    second[3 << 20..][..600_000].copy_from_slice(&noise(4, 600_000));
+    dfsd.put("/api/v1/fs/file", &second);
+    let count = |query: &str| dfsd.get(&format!("/api/v1/fs/{query}")).expect(200).json();
+    let (old, new) = (count("file?fragments&version=1"), count("file?fragments"));
+    assert_eq!((&old["version"], &old["size"], &new["version"]), (&1.into(), &(4 << 20).into(), &2.into()));
+    assert!(old["chunks"].as_u64() > Some(32) && new["chunks"].as_u64() > Some(32), "{old} {new}");
+    assert!(new["fragments"].as_u64() >= old["fragments"].as_u64().map(|old| old + 2), "{old} {new}");
+    dfsd.put("/api/v1/fs/short", b"inline");
+    assert_eq!((&count("short?fragments")["chunks"], &count("short?fragments")["fragments"]), (&0.into(), &0.into()));
+    assert_eq!(dfsd.get("/api/v1/fs/?fragments").status, 409, "a directory");
+    assert_eq!(dfsd.get("/api/v1/fs/file?fragments&version=9").status, 404);
+    assert_eq!(dfsd.get("/api/v1/fs/file?fragments&limit=9").status, 400);
+}

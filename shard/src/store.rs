@@ -288,6 +288,23 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
         self.inner.read(id, hint).await
     }
 
+    /// Where chunks lie now, in the order of `ids`; `None` for one that the index does not know. Nothing is pinned.
+    pub async fn locations(&self, ids: Vec<ChunkId>) -> Vec<Option<Location>> {
+        let inner = &self.inner;
+        let mut locations = vec![None; ids.len()];
+        for (owner, batch) in inner.by_owner(ids.into_iter().enumerate(), |(_, id)| *id) {
+            let (places, ids): (Vec<usize>, Vec<ChunkId>) = batch.into_iter().unzip();
+            let ask = move |inner: &Inner<D, L>| {
+                let owner = inner.owner.borrow();
+                ids.iter().map(|id| owner.known(id)).collect::<Vec<_>>()
+            };
+            for (place, known) in places.into_iter().zip(inner.peers.ask(owner, ask).await) {
+                locations[place] = known;
+            }
+        }
+        locations
+    }
+
     /// What the stores of all cores hold.
     ///
     /// Files are counted after chunks, which come after their files: so no chunk is counted without its file, unless it

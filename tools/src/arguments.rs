@@ -175,10 +175,14 @@ pub(crate) enum RemoteCommand {
         long: bool,
     },
     /// Show everything that is known about one path.
-    #[command(after_help = "Example:\n  dfs stat /documents/report.pdf")]
+    #[command(after_help = "Examples:\n  dfs stat /documents/report.pdf\n  dfs stat --fragments /backups/nightly.tar")]
     Stat {
         /// File, directory or symlink; symlinks are not followed.
         remote: String,
+        /// Of a file, also count its chunks, and the fragments in which they lie on the disks: runs that are read
+        /// without going elsewhere. The server walks the list of all its chunks for that.
+        #[arg(long)]
+        fragments: bool,
     },
     /// List the versions of a file, newest first.
     ///
@@ -189,6 +193,9 @@ pub(crate) enum RemoteCommand {
     Versions {
         /// File.
         remote: String,
+        /// Count the fragments of each version, as `dfs stat --fragments` does.
+        #[arg(long)]
+        fragments: bool,
     },
     /// Make an earlier version of a file the next one.
     ///

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use client::{Attributes, ClientError, Existing, Removal};
-use proto::api::{DEFAULT_CONTENT_TYPE, Entry, Kind};
+use proto::api::{DEFAULT_CONTENT_TYPE, Entry, FragmentInfo, Kind};
 use proto::path::FsPath;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::arguments::{GcCommand, RemoteCommand as Command};
@@ -36,12 +37,14 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Get { remote, local, version, .. } => {
             download::get_file(context, &Remote::parse(&remote)?.path, version, &local)
         }
-        Command::Versions { remote } => history::list_versions(context, &Remote::parse(&remote)?.path),
+        Command::Versions { remote, fragments } => {
+            history::list_versions(context, &Remote::parse(&remote)?.path, fragments)
+        }
         Command::Restore { remote, version } => history::restore(context, &Remote::parse(&remote)?.path, version),
         Command::Retention { command } => retention::run(context, command),
         Command::Events { since, follow, prefix } => history::show_events(context, since, follow, prefix.as_deref()),
         Command::Ls { remote, long } => list(context, &Remote::parse(&remote)?.path, long),
-        Command::Stat { remote } => stat(context, &Remote::parse(&remote)?.path),
+        Command::Stat { remote, fragments } => stat(context, &Remote::parse(&remote)?.path, fragments),
         Command::Rm { remote, recursive } => remove(context, &remote, recursive),
         Command::Mv { from, to, replace } => rename(context, &Remote::parse(&from)?.path, Remote::parse(&to)?, replace),
         Command::Mkdir { remote, parents } => make_directories(context, &remote, parents),
@@ -115,10 +118,14 @@ pub(crate) fn seconds(text: &str) -> String {
     client::time::parse_rfc3339_utc_ns(text).map_or(text.to_owned(), client::time::format_seconds_utc)
 }
 
-fn stat(context: &Context, path: &FsPath) -> Result<(), Failure> {
-    let entry = context.client.stat(path).map_err(|error| Failure::remote(path, error))?;
+fn stat(context: &Context, path: &FsPath, fragments: bool) -> Result<(), Failure> {
+    let named = |error| Failure::remote(path, error);
+    let entry = context.client.stat(path).map_err(named)?;
+    // Of the version that is shown.
+    let count = || context.client.fragments(path, Some(entry.version)).map_err(named);
+    let scattered = if fragments && entry.kind == Kind::File { Some(count()?) } else { None };
     if context.output.json {
-        return context.output.result(&entry, String::new);
+        return context.output.result(&WithFragments::of(&entry, scattered.as_ref()), String::new);
     }
     let kind = match entry.kind {
         Kind::File => "file",
@@ -136,12 +143,30 @@ fn stat(context: &Context, path: &FsPath) -> Result<(), Failure> {
     if entry.kind == Kind::File {
         rows.push(("size", format!("{} ({} bytes)", human_bytes(entry.size), entry.size)));
         rows.push(("version", entry.version.to_string()));
+        rows.extend(scattered.map(|found| ("fragments", format!("{} of {} chunks", found.fragments, found.chunks))));
         rows.push(("etag", entry.etag));
         rows.push(("type", entry.content_type.unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_owned())));
     }
     rows.extend(entry.symlink_target.map(|target| ("target", target)));
     rows.extend(entry.metadata.into_iter().map(|(name, value)| ("metadata", format!("{name}={value}"))));
     rows.iter().try_for_each(|(name, value)| context.output.line(&printable(&format!("{name:<10}{value}"))))
+}
+
+/// A description, and how scattered what it describes lies, if that was asked for.
+#[derive(Serialize)]
+pub(crate) struct WithFragments<'a, T> {
+    #[serde(flatten)]
+    entry: &'a T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunks: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fragments: Option<u64>,
+}
+
+impl<'a, T> WithFragments<'a, T> {
+    pub(crate) fn of(entry: &'a T, found: Option<&FragmentInfo>) -> WithFragments<'a, T> {
+        WithFragments { entry, chunks: found.map(|found| found.chunks), fragments: found.map(|found| found.fragments) }
+    }
 }
 
 fn remove(context: &Context, remote: &[String], recursive: bool) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use proto::api::{Event, EventKind, VersionEntry};
 use proto::path::FsPath;
 use serde_json::json;
 
-use crate::commands::seconds;
+use crate::commands::{WithFragments, seconds};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{human_bytes, printable};
@@ -17,9 +17,15 @@ use crate::remote::Remote;
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Prints page by page, newest first.
-pub(crate) fn list_versions(context: &Context, path: &FsPath) -> Result<(), Failure> {
+pub(crate) fn list_versions(context: &Context, path: &FsPath, fragments: bool) -> Result<(), Failure> {
     let output = context.output;
-    let page = |after| context.client.versions(path, after).map_err(|error| Failure::remote(path, error));
+    let named = |error| Failure::remote(path, error);
+    let page = |after| context.client.versions(path, after).map_err(named);
+    let count = |version| match context.client.fragments(path, Some(version)) {
+        // It may have gone since it was listed.
+        Err(error) if matches!(error.code(), "version_expired" | "no_such_version") => Ok(None),
+        found => found.map(Some).map_err(named),
+    };
     let mut list = page(None)?;
     let mut separator = "";
     if output.json {
@@ -27,11 +33,16 @@ pub(crate) fn list_versions(context: &Context, path: &FsPath) -> Result<(), Fail
     }
     loop {
         for version in &list.versions {
+            let scattered = if fragments { count(version.entry.version)? } else { None };
             if output.json {
+                let version = WithFragments::of(version, scattered.as_ref());
                 output.raw(format!("{separator}{}", json!(version)).as_bytes())?;
                 separator = ",";
             } else {
-                output.line(&version_line(version))?;
+                let scattered = scattered.map_or(String::new(), |found| {
+                    format!("  {} fragments of {} chunks", found.fragments, found.chunks)
+                });
+                output.line(&(version_line(version) + &scattered))?;
             }
         }
         match list.next_after {

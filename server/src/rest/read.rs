@@ -6,7 +6,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use node::{FileInfo, FileReadError, FileReader, Target};
 use proto::VersionNumber;
-use proto::api::{Kind, Listing};
+use proto::api::{FragmentInfo, Kind, Listing};
 use proto::limits::{LIST_PAGE_ENTRIES_DEFAULT, LIST_PAGE_ENTRIES_MAX};
 use proto::port::Disk;
 
@@ -42,7 +42,12 @@ impl<D: Disk> App<D> {
         if query.flag("retention")? {
             return self.retention(target, query).await;
         }
+        let is_about_fragments = query.flag("fragments")?;
         let asked = version(&mut query, "version")?;
+        if is_about_fragments {
+            query.finish()?;
+            return self.fragments(target, asked).await;
+        }
         let info = match asked {
             Some(version) => self.0.node.stat_version(target.clone(), version).await,
             None => self.0.node.stat(target.clone()).await,
@@ -67,6 +72,19 @@ impl<D: Disk> App<D> {
             }
         };
         Ok(response)
+    }
+
+    /// `GET …?fragments`: how scattered a version lies.
+    async fn fragments(&self, target: &Target, asked: Option<VersionNumber>) -> Answer {
+        let opened = match asked {
+            Some(version) => self.0.node.open_version(target.clone(), version).await,
+            None => self.0.node.open_file(target.clone()).await,
+        };
+        let reader = opened.map_err(|error| ApiError::from(error).about(name_of(target)))?;
+        let (path, version, size) = (reader.info().path.clone(), reader.info().version().0, reader.info().size());
+        let counted = reader.fragments().await.map_err(|error| self.refuse_read(error))?;
+        let node::Fragments { chunks, fragments } = counted;
+        Ok(json(StatusCode::OK, &FragmentInfo { path, version, size, chunks, fragments }))
     }
 
     /// One page of a directory.
