@@ -2,6 +2,7 @@
 //!
 //! On a server:
 //! * [`load`]: `put`, `get`, `mixed`, `meta` in a closed or open loop. [`corpus`]: a real tree in and out.
+//! * [`fragmentation`]: how versions that share data come back, before and after compaction.
 //! * [`server`]: the server under load. [`http`]: a connection to it. [`latency`]: what was measured, without lies.
 //!
 //! Parts alone:
@@ -15,6 +16,7 @@ mod corpus;
 mod data;
 mod device;
 mod fill;
+mod fragmentation;
 mod http;
 mod latency;
 mod load;
@@ -75,8 +77,17 @@ enum Command {
     Meta(load::MetaOptions),
     /// Store all files of a directory, restore them, compare every byte; tell ratios, speed and CPU time.
     #[command(after_help = "Examples:\n  dfs-bench corpus ./backups --serve /mnt/disk/scratch\n  \
-                            dfs-bench corpus ./backups --again --pid $(pidof dfsd) --json")]
+                            dfs-bench corpus ./backups --again --pid $(pidof dfsd) --json\n  \
+                            dfs-bench corpus ./backups --serve /mnt/disk/scratch --cores 2 --collect --half --html \
+                            space.html")]
     Corpus(corpus::Options),
+    /// Restore versions that were stored one after another: how fragmented each is, and how fast it comes back.
+    ///
+    /// The files of a directory, by name, are the versions, from the oldest to the newest. Each is restored several times,
+    /// in turn with the others: right after a start (with --serve), and once more. Then garbage is collected, which
+    /// regroups what is alike, and all are restored again.
+    #[command(after_help = "Example:\n  dfs-bench fragmentation ./backups --serve /mnt/disk/scratch --cores 2")]
+    Fragmentation(fragmentation::Options),
     /// Stages of a write in memory: cut, id, compress, seal, row, the whole chain, and the chain on several cores.
     ///
     /// The chain is compared with what its stages allow together, 1/Σ(1/stage), and several cores with one.
@@ -113,6 +124,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Mixed(options) => load::mixed(&options)?,
         Command::Meta(options) => load::meta(&options)?,
         Command::Corpus(options) => corpus::run(&options)?,
+        Command::Fragmentation(options) => fragmentation::run(&options)?,
         Command::Pipeline(options) => pipeline::run(&options).map(|()| Verdict::Good)?,
         Command::Similar(options) => similar::run(&options).map(|()| Verdict::Good)?,
         Command::Device(options) => device::run(&options).map(|()| Verdict::Good)?,

@@ -1,5 +1,6 @@
 //! The server under load: one that runs, or one started for the occasion.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -7,13 +8,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use proto::api::Stats;
+use proto::api::{FragmentInfo, Gc, GcRun, Stats};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::clock::sleep;
+use crate::data::files_below;
 use crate::http::{Connection, Endpoint};
 use crate::process::{Memory, cpu_of, memory_of};
+
+/// How often the server is asked whether a collection is done.
+const COLLECTION_ASKED_AFTER: Duration = Duration::from_millis(50);
 
 /// Which server, and as whom.
 #[derive(clap::Args, Clone, Debug)]
@@ -36,7 +42,7 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "DIR")]
     serve: Option<PathBuf>,
     /// What the started dfsd gets as --cores.
-    #[arg(long, value_name = "N|LIST", requires = "serve")]
+    #[arg(long, visible_alias = "cores", value_name = "N|LIST", requires = "serve")]
     server_cores: Option<String>,
 }
 
@@ -51,11 +57,7 @@ impl ServerOptions {
     /// Finds or starts the server, and asks it whether it accepts the token.
     pub(crate) fn connect(&self) -> anyhow::Result<Server> {
         let server = match &self.serve {
-            Some(data) => {
-                let daemon = Daemon::start(data, self.server_cores.as_deref())?;
-                let endpoint = Endpoint::new(&daemon.url, Some(read_token(&data.join("root-token"))?))?;
-                Server { endpoint: Arc::new(endpoint), pid: Some(daemon.child.id()), daemon: Some(daemon) }
-            }
+            Some(data) => self.serve(data)?,
             None => {
                 let token = match (&self.token, &self.token_file) {
                     (Some(token), _) if !token.is_empty() => Some(token.clone()),
@@ -71,6 +73,48 @@ impl ServerOptions {
         server.cpu().context("--pid does not name a process of this machine")?;
         Ok(server)
     }
+
+    /// Starts one more dfsd like that of --serve, over a data directory beside its own.
+    ///
+    /// # Panics
+    /// Without --serve.
+    pub(crate) fn connect_beside(&self, suffix: &str) -> anyhow::Result<Server> {
+        let mut data = self.serve.clone().expect("invariant: the command line asks for --serve").into_os_string();
+        data.push(format!(".{suffix}"));
+        self.serve(Path::new(&data))
+    }
+
+    /// Whether a dfsd is started, so that it can be started again.
+    pub(crate) fn serves(&self) -> bool {
+        self.serve.is_some()
+    }
+
+    /// Stops the dfsd that was started, starts it again, and forgets what the kernel keeps of its files: what is read
+    /// next comes from the disk.
+    ///
+    /// # Panics
+    /// Without --serve.
+    pub(crate) fn restart(&self, server: Server) -> anyhow::Result<Server> {
+        server.finish()?;
+        let data = self.serve.as_ref().expect("invariant: the caller looks whether it serves");
+        forget_cached(data)?;
+        self.serve(data)
+    }
+
+    fn serve(&self, data: &Path) -> anyhow::Result<Server> {
+        let daemon = Daemon::start(data, self.server_cores.as_deref())?;
+        let endpoint = Endpoint::new(&daemon.url, Some(read_token(&data.join("root-token"))?))?;
+        Ok(Server { endpoint: Arc::new(endpoint), pid: Some(daemon.child.id()), daemon: Some(daemon) })
+    }
+}
+
+/// Has the kernel drop what it caches of all files below a directory, as far as it is on the disk.
+fn forget_cached(directory: &Path) -> anyhow::Result<()> {
+    for file in files_below(directory)? {
+        let opened = File::open(&file.path).with_context(|| file.path.display().to_string())?;
+        rustix::fs::fadvise(&opened, 0, None, rustix::fs::Advice::DontNeed)?;
+    }
+    Ok(())
 }
 
 impl Server {
@@ -92,6 +136,31 @@ impl Server {
     /// Memory of the server; `None` if its process is not known.
     pub(crate) fn memory(&self) -> std::io::Result<Option<Memory>> {
         self.pid.map(memory_of).transpose()
+    }
+
+    /// Has garbage collected now, what is alike compressed together, and waits until that is done; `waits` is called now
+    /// and then.
+    ///
+    /// Errors: the collection ended early.
+    pub(crate) fn collect(&self, waits: impl Fn()) -> anyhow::Result<()> {
+        let mut connection = self.connection();
+        let mut ask = || anyhow::Ok(serde_json::from_slice::<Gc>(&connection.fetch("GET", "/api/v1/gc")?)?);
+        let before = ask()?;
+        let run: GcRun = serde_json::from_slice(&self.connection().fetch("POST", "/api/v1/gc/run?now=true")?)?;
+        loop {
+            let gc = ask()?;
+            if gc.runs_ended >= run.run {
+                let why = gc.abort.filter(|_| gc.aborted > before.aborted);
+                return why.map_or(Ok(()), |why| Err(anyhow!("the collection ended early: {why}")));
+            }
+            waits();
+            sleep(COLLECTION_ASKED_AFTER);
+        }
+    }
+
+    /// How scattered a file lies; `target` as for reading it.
+    pub(crate) fn fragments(&self, target: &str) -> anyhow::Result<FragmentInfo> {
+        Ok(serde_json::from_slice(&self.connection().fetch("GET", &format!("{target}?fragments"))?)?)
     }
 
     /// Removes a directory and all below it.

@@ -72,6 +72,59 @@ fn a_corpus_is_stored_once_and_comes_back() {
 }
 
 #[test]
+fn a_collected_corpus_comes_back_and_is_drawn_and_its_half_is_compared_with_a_fresh_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = dir.path().join("corpus");
+    for (set, seeds) in [("media", 0..2), ("versions", 2..6)] {
+        std::fs::create_dir_all(corpus.join(set)).unwrap();
+        seeds.for_each(|seed| std::fs::write(corpus.join(set).join(seed.to_string()), noise(seed, 900_000)).unwrap());
+    }
+    let (data, html) = (dir.path().join("data"), dir.path().join("space.html"));
+    let more = ["--serve", text(&data), "--cores", "2", "--collect", "--half", "--html", text(&html)];
+    let report = measured(&[&["corpus", text(&corpus)], &more[..]].concat());
+    let sets = report["sets"].as_array().unwrap();
+    assert_eq!(sets.iter().map(|set| set["name"].as_str().unwrap()).collect::<Vec<_>>(), ["media", "versions"]);
+    for set in sets {
+        let space = &set["collected"];
+        let number = |name: &str| space[name].as_u64().unwrap();
+        let saved = ["duplicate_bytes", "compression_bytes", "similarity_bytes"].map(number).iter().sum::<u64>();
+        assert_eq!(number("logical_bytes"), saved + number("stored_bytes"), "{report}");
+    }
+    assert!(report["collected_ratio"].is_number(), "{report}");
+    let half = &report["half"];
+    assert_eq!((&half["kept_files"], &half["kept_logical_bytes"]), (&Value::from(3), &Value::from(2_700_000)));
+    assert_eq!(half["before"]["stored_bytes"], Value::from(5_400_000), "{report}");
+    assert_eq!(
+        (&half["stored_ratio"], &report["failures"]),
+        (&Value::from(1.0), &Value::Array(Vec::new())),
+        "{report}"
+    );
+    assert!(std::fs::read_to_string(&html).unwrap().contains("All data sets"));
+}
+
+#[test]
+fn fragments_and_speeds_of_versions_are_told_before_and_after_a_collection() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = dir.path().join("versions");
+    std::fs::create_dir(&versions).unwrap();
+    let mut bytes = noise(9, 3 << 20);
+    for version in 0..3 {
+        bytes[version << 20..][..200_000].fill(version as u8);
+        std::fs::write(versions.join(version.to_string()), &bytes).unwrap();
+    }
+    let data = dir.path().join("data");
+    let report = measured(&["fragmentation", text(&versions), "--serve", text(&data), "--rounds", "1"]);
+    let told = report["versions"].as_array().unwrap();
+    assert_eq!(told.len(), 3, "{report}");
+    for version in told {
+        assert!(version["chunks"].as_u64() > Some(16) && version["before"]["fragments"].as_u64() > Some(0), "{report}");
+        assert!(version["collected"]["cold_bytes_per_s"].is_number(), "{report}");
+    }
+    assert!(report["newest_to_oldest"]["warm"].is_number() && report["collection"]["oldest"]["cold"].is_number());
+    assert_eq!(report["failures"], Value::Array(Vec::new()));
+}
+
+#[test]
 fn alike_files_shrink_together_and_come_back() {
     let dir = tempfile::tempdir().unwrap();
     for version in 0..4 {
