@@ -763,7 +763,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_a_checkpoint_has_of_what_the_tail_has_is_remembered_and_counted_no_more() {
-        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5 };
+        let one = Volume { chunks: 1, plain_bytes: 10, stored_bytes: 5, ..Volume::default() };
         let (again, other) = (ChunkId([1; 32]), ChunkId([2; 32]));
         let mut owner = owner();
         owner.recover(&[chunk(again, 7)]);
