@@ -4,9 +4,8 @@
 
 use std::hint::black_box;
 
-use chunk::codec::is_incompressible;
 use chunk::similar::features;
-use chunk::{ChunkerId, DomainKey, InputEnd, chunker, compress, compress_block, decompress};
+use chunk::{ChunkerId, DomainKey, InputEnd, chunker, compress, compress_block, decompress, is_incompressible};
 use criterion::{Criterion, Throughput};
 use proto::disk::Codec;
 use proto::port::Cipher;

@@ -10,6 +10,7 @@
 //!
 //! * [`cut`]: where a stream is cut into chunks.
 //! * [`id`]: what a chunk is called.
+//! * [`probe`]: whether that is worth trying to compress.
 //! * [`codec`]: how its bytes are compressed.
 //! * [`similar`]: which chunks are alike, and shall lie together.
 //! * [`warm`]: how they are compressed together.
@@ -26,6 +27,7 @@ pub mod block;
 pub mod codec;
 pub mod cut;
 pub mod id;
+pub mod probe;
 pub mod ring;
 pub mod seal;
 pub mod similar;
@@ -38,6 +40,7 @@ pub use block::{
 pub use codec::{CodecError, compress, decompress};
 pub use cut::{Chunker, ChunkerId, InputEnd, chunker};
 pub use id::DomainKey;
+pub use probe::is_incompressible;
 pub use ring::{KeyRing, RingError};
 pub use seal::cipher;
 pub use warm::compress_block;

@@ -20,32 +20,32 @@ const MANIFEST_ENTRY_BYTES: u64 = 56;
 const READ_BYTES: usize = 4 << 20;
 
 /// A distinct chunk.
-pub(super) struct HotChunk {
+pub(crate) struct HotChunk {
     pub(super) id: ChunkId,
-    pub(super) plain_bytes: u32,
+    pub(crate) plain_bytes: u32,
     codec: Codec,
     payload: Vec<u8>,
     /// `None` of what is incompressible.
-    pub(super) features: Option<Features>,
+    pub(crate) features: Option<Features>,
 }
 
 impl HotChunk {
     /// The bytes of the chunk.
-    pub(super) fn plain(&self) -> Vec<u8> {
+    pub(crate) fn plain(&self) -> Vec<u8> {
         decompress(self.codec, &self.payload, self.plain_bytes as usize).expect("invariant: we compressed it")
     }
 }
 
 /// Everything that was ingested, in memory.
 #[derive(Default)]
-pub(super) struct Hot {
+pub(crate) struct Hot {
     /// In the order in which they were written.
-    pub(super) chunks: Vec<HotChunk>,
+    pub(crate) chunks: Vec<HotChunk>,
     known: BTreeMap<ChunkId, u32>,
     /// Of each file, the numbers of its chunks.
     pub(super) manifests: Vec<Vec<u32>>,
     pub(super) logical_bytes: u64,
-    pub(super) unique_bytes: u64,
+    pub(crate) unique_bytes: u64,
     /// CPU time of decoding every chunk once.
     pub(super) decode_seconds: f64,
     /// CPU time of the features alone.
@@ -54,7 +54,7 @@ pub(super) struct Hot {
 
 impl Hot {
     /// Stores a file.
-    pub(super) fn store(&mut self, path: &Path) -> anyhow::Result<()> {
+    pub(crate) fn store(&mut self, path: &Path) -> anyhow::Result<()> {
         let mut file = File::open(path).with_context(|| path.display().to_string())?;
         let chunker = chunker(ChunkerId::FASTCDC_64_KIB).expect("invariant: the default chunker exists");
         let key = DomainKey::new([7; 32]);
@@ -92,12 +92,12 @@ impl Hot {
     }
 
     /// Computes the features of all chunks.
-    pub(super) fn sketch(&mut self) {
+    pub(crate) fn sketch(&mut self) {
         for chunk in &mut self.chunks {
             let begun = own_cpu();
             let plain = chunk.plain();
             let decoded = own_cpu();
-            chunk.features = (!chunk::codec::is_incompressible(&plain)).then(|| features(&plain));
+            chunk.features = (!chunk::is_incompressible(&plain)).then(|| features(&plain));
             self.decode_seconds += (decoded - begun).as_secs_f64();
             self.features_seconds += (own_cpu() - decoded).as_secs_f64();
         }

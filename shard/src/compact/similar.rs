@@ -1,6 +1,6 @@
 //! Alike chunks lie together, newest first, under one ZSTD frame. What is incompressible stays alone, as it is.
 
-use chunk::codec::is_incompressible;
+use chunk::is_incompressible;
 use chunk::similar::{Features, PlanChunk, PlanLimits, Planner, features};
 use chunk::warm::{BlockCompressor, Effort};
 use proto::disk::Codec;
