@@ -14,7 +14,7 @@ pub trait Grouping: Clone + Send + 'static {
     type Compressor: Compressor;
 
     /// Sketches a chunk. Cost: well below a millisecond.
-    fn sketch(&self, plain: &[u8], stored_as: Codec) -> Self::Sketch;
+    fn sketch(&self, plain: &[u8]) -> Self::Sketch;
 
     /// The core, below `cores`, that regroups the chunk; `None` for whichever has read it.
     fn core(&self, sketch: &Self::Sketch, cores: usize) -> Option<usize>;
@@ -68,7 +68,7 @@ impl Grouping for Arrival {
     type Plan = ArrivalPlan;
     type Compressor = AtOnce;
 
-    fn sketch(&self, _plain: &[u8], _stored_as: Codec) {}
+    fn sketch(&self, _plain: &[u8]) {}
 
     fn core(&self, _sketch: &(), _cores: usize) -> Option<usize> {
         None

@@ -17,9 +17,9 @@ impl Grouping for Similar {
     type Plan = SimilarPlan;
     type Compressor = Warm;
 
-    fn sketch(&self, plain: &[u8], stored_as: Codec) -> Option<Features> {
-        let is_plain = stored_as == Codec::None || is_incompressible(plain);
-        (!is_plain).then(|| features(plain))
+    /// The probe decides, not how the chunk is stored: what LZ4 does not shrink alone, ZSTD may shrink among its likes.
+    fn sketch(&self, plain: &[u8]) -> Option<Features> {
+        (!is_incompressible(plain)).then(|| features(plain))
     }
 
     fn core(&self, sketch: &Option<Features>, cores: usize) -> Option<usize> {
@@ -46,7 +46,9 @@ pub struct Warm {
 impl Compressor for Warm {
     fn begin(&mut self, chunks: &[&[u8]]) {
         self.is_plain = matches!(chunks, [chunk] if is_incompressible(chunk));
-        self.zstd.begin(chunks.iter().map(|chunk| chunk.len()).sum());
+        if !self.is_plain {
+            self.zstd.begin(chunks.iter().map(|chunk| chunk.len()).sum());
+        }
     }
 
     fn push(&mut self, chunk: &[u8]) {

@@ -169,7 +169,7 @@ async fn sketch<D: Disk, L: SegmentLog, G: Grouping>(
 ) {
     for chunk in chunks {
         let plain = block.chunk(&chunk.id, usize::from(chunk.location.ordinal)).expect("invariant: decode compared it");
-        let sketch = grouping.sketch(plain, block.entry.codec);
+        let sketch = grouping.sketch(plain);
         let core = grouping.core(&sketch, inner.peers.count()).unwrap_or(usize::from(inner.peers.me().0));
         found.records[core].push(Record {
             id: chunk.id,
