@@ -4,8 +4,10 @@
 #   tools/bench.sh target/release/dfs-bench
 #
 # CORPUS=DIR       also stores and restores that tree (docs/bench/corpus.md), and tells what warm blocks would save of it
-#                  (docs/bench/similar.md)
+#                  (docs/bench/similar.md), and how to choose its codecs (docs/bench/codec.md)
+# HELD_OUT="DIR.."  files of other kinds, on which what was learnt from the corpus is judged, and the other way round
 # FILL_CHUNKS=N    also makes and opens a directory of N chunks (docs/bench/fill.md)
+# PAGES="NAME .."  only these pages [default: all for which there is input]
 # BENCH_DIR=DIR    a directory on the disk to measure; up to 10 GB, and 1.6 KB per chunk, are needed
 #                  [default: a temporary one]
 # SERVER_CORES=N   cores of the servers that are started [default: 1]
@@ -39,7 +41,7 @@ run() {
     echo
     shift
     echo '```'
-    echo "dfs-bench $*" | sed "s|$scratch|SCRATCH|g; s|${CORPUS:-/nowhere}|CORPUS|g"
+    echo "dfs-bench $*" | sed "s|$scratch|SCRATCH|g; s|${CORPUS:-/nowhere}|CORPUS|g; s|${HELD_OUT:-/nowhere}|HELD_OUT|g"
     echo
     "$bench" "$@"
     echo '```'
@@ -96,7 +98,17 @@ corpus() {
 similar() {
     page "Similar chunks in warm blocks, in memory"
     run "cores" similar "$CORPUS"
-    run "blocks and levels" similar "$CORPUS" --cores 2 --block 128KiB,512KiB,1MiB --level 1,3,6
+    run "blocks" similar "$CORPUS" --cores 2 --block 128KiB,256KiB,512KiB,1MiB
+    run "levels" similar "$CORPUS" --cores 2 --level 1,3,6
+}
+
+codec() {
+    page "Rules that choose a block's codec, in memory"
+    # Several directories in one variable.
+    # shellcheck disable=SC2086
+    for stage in ingest compaction; do
+        run "$stage" codec "$CORPUS" --stage "$stage" ${HELD_OUT:+--held-out $HELD_OUT}
+    done
 }
 
 fill() {
@@ -107,8 +119,6 @@ fill() {
     run "open after that" fill --data "$scratch/fill" --reopen
 }
 
-write pipeline pipeline
-write device device
-write load load
-if [ -n "${CORPUS:-}" ]; then write corpus corpus; write similar similar; fi
-if [ -n "${FILL_CHUNKS:-}" ]; then write fill fill; fi
+for page in ${PAGES:-pipeline device load ${CORPUS:+corpus similar codec} ${FILL_CHUNKS:+fill}}; do
+    write "$page" "$page"
+done

@@ -6,12 +6,14 @@
 //! * [`server`]: the server under load. [`http`]: a connection to it. [`latency`]: what was measured, without lies.
 //!
 //! Parts alone:
-//! * [`pipeline`]: the in-memory stages of a write. [`similar`]: what warm blocks save and cost. [`device`]: disks and engines. [`fill`]: very many chunks.
+//! * [`pipeline`]: the in-memory stages of a write. [`similar`]: what warm blocks save and cost. [`codec`]: how to choose the
+//!   codec of a block. [`device`]: disks and engines. [`fill`]: very many chunks.
 //!
 //! Beside them: [`data`], reproducible input; [`clock`] and [`process`], time and what it cost; [`report`], tables and
 //! JSON; [`units`], sizes and durations as people write them.
 
 mod clock;
+mod codec;
 mod corpus;
 mod data;
 mod device;
@@ -97,6 +99,10 @@ enum Command {
     #[command(after_help = "Examples:\n  dfs-bench similar ./backups\n  \
                             dfs-bench similar ./backups --cores 1,2 --block 256KiB,1MiB --level 1,3 --json")]
     Similar(similar::Options),
+    /// How to choose the codec of a block: rules over cheap probes, a trained model, perfect knowledge.
+    #[command(after_help = "Examples:\n  dfs-bench codec ./backups\n  \
+                            dfs-bench codec ./backups --held-out /usr/lib ./photos --stage compaction")]
+    Codec(codec::Options),
     /// What a disk can do: reads and writes at several sizes and depths, latency and CPU time per operation.
     #[command(after_help = "Examples:\n  dfs-bench device --path /mnt/disk\n  \
                             dfs-bench device --path /mnt/disk --engine raw,monoio --pattern rand-read --size 4KiB \
@@ -127,6 +133,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Fragmentation(options) => fragmentation::run(&options)?,
         Command::Pipeline(options) => pipeline::run(&options).map(|()| Verdict::Good)?,
         Command::Similar(options) => similar::run(&options).map(|()| Verdict::Good)?,
+        Command::Codec(options) => codec::run(&options).map(|()| Verdict::Good)?,
         Command::Device(options) => device::run(&options).map(|()| Verdict::Good)?,
         Command::Fill(options) => fill::run(&options).map(|()| Verdict::Good)?,
     };

@@ -6,7 +6,7 @@
 //!
 //! Speeds are of CPU time, for this runs on machines that do other things too.
 
-mod hot;
+pub(crate) mod hot;
 mod layout;
 mod restore;
 
@@ -17,10 +17,10 @@ use serde::Serialize;
 
 use crate::data::files_below;
 use crate::report::{Printed, Table, print, spinner};
-use crate::units::{bytes, human_bytes};
+use crate::units::{bytes, human_bytes, human_time};
 use hot::Hot;
 use layout::{Layout, Settings};
-use restore::Restore;
+use restore::{RandomReads, Restore};
 
 /// Options of `similar`.
 #[derive(clap::Args, Clone, Debug)]
@@ -89,6 +89,8 @@ struct LayoutReport {
     rewrite_bytes_per_s: f64,
     oldest: Restore,
     newest: Restore,
+    /// Single chunks of the newest file.
+    random: RandomReads,
 }
 
 /// Stores the files of the directory in memory, lays them out, and reads the first and the last of them.
@@ -143,6 +145,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
                     rewrite_bytes_per_s: per_s(seconds),
                     oldest: reader(hot.manifests.first().expect("invariant: there are files"))?,
                     newest: reader(hot.manifests.last().expect("invariant: there are files"))?,
+                    random: restore::random_reads(&layout, hot.manifests.last().expect("invariant: there are files"))?,
                 });
             }
         }
@@ -215,6 +218,17 @@ impl Printed for Report {
                     format!("{:.2}", restore.bytes_per_s / restore.hot_bytes_per_s),
                 ]);
             }
+        }
+        words += &format!("{table}\nSingle chunks of the newest file, in random order, nothing kept:\n");
+        let mut table = Table::new(&["cores", "block", "level", "decoded", "CPU time"]);
+        for layout in &self.layouts {
+            table.row([
+                layout.cores.to_string(),
+                human_bytes(layout.block_bytes),
+                layout.level.to_string(),
+                human_bytes(layout.random.decoded_bytes),
+                human_time(layout.random.seconds),
+            ]);
         }
         words + &table.to_string()
     }

@@ -1,14 +1,15 @@
-//! What a reader of one file reads and decodes, with a cache of decoded blocks.
+//! What a reader of one file reads and decodes, with a cache of decoded blocks; and one who wants single chunks, without.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use anyhow::ensure;
-use chunk::decode_upto;
+use chunk::{decode_chunk, decode_upto};
 use proto::limits::BLOCK_ALIGN_BYTES;
 use serde::Serialize;
 
 use super::hot::Hot;
 use super::layout::Layout;
+use crate::data::Random;
 use crate::process::own_cpu;
 
 /// One file, restored.
@@ -26,6 +27,36 @@ pub(super) struct Restore {
     pub(super) bytes_per_s: f64,
     /// The same for the chunks as ingested.
     pub(super) hot_bytes_per_s: f64,
+}
+
+/// Chunks read in random order.
+#[derive(Debug, Serialize)]
+pub(super) struct RandomReads {
+    /// Decoded for one chunk, on the average.
+    pub(super) decoded_bytes: u64,
+    /// CPU time of one chunk, from memory.
+    pub(super) seconds: f64,
+}
+
+/// Chunks that are read in random order.
+const RANDOM_READS: u64 = 4000;
+
+/// Reads chunks of the file with these chunks in random order, each by itself.
+pub(super) fn random_reads(layout: &Layout, manifest: &[u32]) -> anyhow::Result<RandomReads> {
+    let mut random = Random::new(1);
+    let (mut decoded_bytes, mut seconds) = (0, 0.0);
+    for _ in 0..RANDOM_READS {
+        let number = manifest[random.below(manifest.len() as u64) as usize];
+        let (block, ordinal) = layout.places[number as usize];
+        let (entry, payload) = &layout.blocks[block];
+        let begun = own_cpu();
+        let plain = decode_chunk(entry, payload, ordinal)?;
+        seconds += (own_cpu() - begun).as_secs_f64();
+        let range = entry.range(ordinal).expect("invariant: the chunk was laid there");
+        ensure!(plain.len() == range.len(), "chunk {number} did not come back");
+        decoded_bytes += range.end as u64;
+    }
+    Ok(RandomReads { decoded_bytes: decoded_bytes / RANDOM_READS, seconds: seconds / RANDOM_READS as f64 })
 }
 
 /// Blocks decoded last, up to some chunk, the one used longest ago first.
