@@ -6,7 +6,7 @@
 //! Contexts are kept per thread, for making one costs more than a small block. Each is bounded: what a compressor takes
 //! depends on its level and the block alone, and a decoder refuses windows longer than a block.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use proto::disk::Codec;
 use proto::limits::BLOCK_PLAIN_BYTES_MAX;
@@ -39,8 +39,9 @@ impl Default for Effort {
 pub struct BlockCompressor {
     context: CCtx<'static>,
     plain_bytes: usize,
+    /// Room for the payload.
     payload: Vec<u8>,
-    /// Bytes of `payload` that are.
+    /// Bytes of it so far.
     written: usize,
 }
 
@@ -75,7 +76,7 @@ impl BlockCompressor {
         let pledged = self.context.set_pledged_src_size(Some(plain_bytes as u64));
         pledged.expect("invariant: a frame that has not begun can be given a length");
         self.plain_bytes = plain_bytes;
-        self.payload = vec![0; zstd_safe::compress_bound(plain_bytes)];
+        self.payload.resize(self.payload.len().max(zstd_safe::compress_bound(plain_bytes)), 0);
         self.written = 0;
     }
 
@@ -93,10 +94,7 @@ impl BlockCompressor {
     /// If it was given fewer bytes than it was begun with.
     pub fn end(&mut self) -> Option<Vec<u8>> {
         self.feed(&[], ZSTD_EndDirective::ZSTD_e_end);
-        let mut payload = std::mem::take(&mut self.payload);
-        payload.truncate(self.written);
-        payload.shrink_to_fit();
-        is_gain(self.plain_bytes, payload.len()).then_some(payload)
+        is_gain(self.plain_bytes, self.written).then(|| self.payload[..self.written].to_vec())
     }
 
     fn feed(&mut self, plain: &[u8], directive: ZSTD_EndDirective) {
@@ -134,7 +132,8 @@ pub struct BlockDecoder<'a> {
     plain_bytes: usize,
     /// All of the plain bytes, where the codec gives them at once only.
     whole: Option<Vec<u8>>,
-    context: DCtx<'static>,
+    /// `None` once it was given back.
+    context: Option<DCtx<'static>>,
     /// Plain bytes given.
     given: usize,
     /// Bytes of the payload used.
@@ -145,7 +144,9 @@ impl<'a> BlockDecoder<'a> {
     /// Returns a decoder of a payload of exactly `plain_bytes` bytes.
     #[must_use]
     pub fn new(codec: Codec, payload: &'a [u8], plain_bytes: usize) -> BlockDecoder<'a> {
-        BlockDecoder { codec, payload, plain_bytes, whole: None, context: decoder(), given: 0, used: 0 }
+        let mut context = STEPPING.take().unwrap_or_else(decoder);
+        context.reset(ResetDirective::SessionOnly).expect("invariant: a session can always be ended");
+        BlockDecoder { codec, payload, plain_bytes, whole: None, context: Some(context), given: 0, used: 0 }
     }
 
     /// Decodes the next `bytes` bytes.
@@ -164,7 +165,8 @@ impl<'a> BlockDecoder<'a> {
         self.given = range.end;
         if self.codec == Codec::Zstd {
             let mut plain = vec![0; bytes];
-            self.used += decode_on(&mut self.context, &self.payload[self.used..], &mut plain).ok_or(damaged)?;
+            let context = self.context.as_mut().expect("invariant: it is there until the end");
+            self.used += decode_on(context, &self.payload[self.used..], &mut plain).ok_or(damaged)?;
             return Ok(plain);
         }
         if self.whole.is_none() {
@@ -175,7 +177,15 @@ impl<'a> BlockDecoder<'a> {
     }
 }
 
+impl Drop for BlockDecoder<'_> {
+    fn drop(&mut self) {
+        STEPPING.set(self.context.take());
+    }
+}
+
 thread_local! {
+    /// The context of the last decoder that worked in steps.
+    static STEPPING: Cell<Option<DCtx<'static>>> = const { Cell::new(None) };
     static COMPRESSOR: RefCell<BlockCompressor> = RefCell::new(BlockCompressor::new(Effort::default()));
     static DECODER: RefCell<DCtx<'static>> = RefCell::new(decoder());
 }

@@ -19,6 +19,10 @@ const BINS_PER_SUPER: usize = 2;
 const BINS: usize = SUPERS * BINS_PER_SUPER;
 /// One position in 2^this is sampled.
 const SAMPLE_BITS: u32 = 7;
+/// A hash below it is a sample.
+const SAMPLED_BELOW: u64 = 1 << (64 - SAMPLE_BITS);
+/// Parts of a chunk over which hashes roll at the same time.
+const LANES: usize = 4;
 /// Bytes that a gear hash depends on.
 const HASH_BYTES: usize = 64;
 /// What an empty bin holds.
@@ -68,26 +72,27 @@ impl Features {
 #[must_use]
 pub fn features(plain: &[u8]) -> Features {
     let mut bins = Bins([EMPTY; BINS]);
-    // Two halves side by side keep the processor busy while one waits for its last sum. The second begins early, with the
-    // bytes that its first hash depends on.
-    let half = plain.len() / 2;
-    let (first, second) = plain.split_at(half);
-    let warm = &first[half.saturating_sub(HASH_BYTES)..];
-    let (mut left, mut right) = (0, warm.iter().fold(0, |hash, byte| roll(hash, *byte)));
-    for (byte, other) in first.iter().zip(second) {
-        left = roll(left, *byte);
-        right = roll(right, *other);
-        if left >> (64 - SAMPLE_BITS) == 0 {
-            bins.add(left);
-        }
-        if right >> (64 - SAMPLE_BITS) == 0 {
-            bins.add(right);
+    // Four lanes side by side keep the processor busy while each waits for its last sum. All but the first begin early, with
+    // the bytes that their first hash depends on.
+    let lane = plain.len() / LANES;
+    let (head, tail) = plain.split_at(lane * LANES);
+    let [first, second, third, fourth] = std::array::from_fn(|number| &head[number * lane..(number + 1) * lane]);
+    let mut hashes: [u64; LANES] = std::array::from_fn(|number| {
+        let start = number * lane;
+        plain[start.saturating_sub(HASH_BYTES)..start].iter().fold(0, |hash, byte| roll(hash, *byte))
+    });
+    for (((a, b), c), d) in first.iter().zip(second).zip(third).zip(fourth) {
+        hashes = [roll(hashes[0], *a), roll(hashes[1], *b), roll(hashes[2], *c), roll(hashes[3], *d)];
+        // One branch for all: few bytes are sampled.
+        if hashes.into_iter().fold(u64::MAX, u64::min) < SAMPLED_BELOW {
+            hashes.into_iter().filter(|hash| *hash < SAMPLED_BELOW).for_each(|hash| bins.add(hash));
         }
     }
-    for byte in &second[half..] {
-        right = roll(right, *byte);
-        if right >> (64 - SAMPLE_BITS) == 0 {
-            bins.add(right);
+    let mut last = hashes[LANES - 1];
+    for byte in tail {
+        last = roll(last, *byte);
+        if last < SAMPLED_BELOW {
+            bins.add(last);
         }
     }
     Features::of(bins.0)

@@ -240,6 +240,7 @@ impl<D: Disk, L: SegmentLog> Mover<D, L> {
             assert!(decoded == chunk, "invariant: what is decompressed is what was compressed");
             pace.step().await;
         }
+        drop(decoder);
         let entry = BlockEntry { codec, domain, payload_bytes: payload.len() as u32, chunks: entries };
         Some(CompressedBlock { entry, payload })
     }
