@@ -4,12 +4,13 @@
 //!   cargo run --release -p chaos --bin nemesis -- --minutes 15 [--seed 4711] [--faults kill,power,eio]
 //! ```
 //!
-//! Several clients change, read and remove files over HTTP; meanwhile the process is killed, stopped and paused, its disk
+//! Several clients change, read and remove files over HTTP, and garbage is collected all the time; meanwhile the process is killed, stopped and paused, its disk
 //! (a [`faultfs`]) fails, fills up, tears, hangs and loses power, and its clock jumps. After every fault:
 //!
 //! * everything that was acknowledged is there, with the right bytes, attributes and version;
 //! * what was under way happened wholly or not at all, what was refused did not happen, and nothing else is visible;
 //! * listings are ordered, and the counters agree with what is visible;
+//! * versions are there that the retention keeps, and the others go with the next collection of garbage;
 //! * a client that repeats its requests across all of it sees each one happen exactly once;
 //! * the process serves again, and has never crashed by itself.
 //!
@@ -19,11 +20,14 @@
 //!   clients at work ─▶ some acknowledgements ─▶ fault ─▶ clients gone ─▶ recovery, perhaps interrupted ─▶ verify
 //! ```
 //!
+//! A store ends with everything removed and collected: then its space has come back.
+//!
 //! One seed decides what the clients do and which faults come when. How they interleave is the machine's, so the same
 //! seed is the same plan, not the same run: what is found here is told apart with the simulator.
 //!
 //! A reading guide: [`content`], bytes that follow from a seed; [`daemon`], the process; `court`, the oracle for many
-//! threads; `speech`, its words in those of HTTP; `writer`, a client; `clock`; `verify`, the full check; `round`, one
+//! threads; `speech`, its words in those of HTTP; `writer`, a client; `keeper`, who sets
+//! retentions and has garbage collected; `clock`; `verify`, the full check; `round`, one
 //! round; [`report`]. A run is here.
 //!
 //! [`faultfs`]: crate::faultfs
@@ -33,6 +37,7 @@ pub mod content;
 mod court;
 pub mod daemon;
 mod fault;
+mod keeper;
 pub mod report;
 mod round;
 mod speech;
@@ -225,7 +230,7 @@ fn live(
             break;
         }
     }
-    stage.close()
+    stage.close(report)
 }
 
 /// Copies what is on the disk to where it stays.

@@ -43,9 +43,17 @@ pub struct Report {
     pub reads: u64,
     /// Reads that failed under a fault.
     pub failed_reads: u64,
+    /// Retentions that were set.
+    pub retentions: u64,
+    /// Collections of garbage that were asked for while clients worked.
+    pub collections: u64,
+    /// Files of which full checks found that versions were let go.
+    pub expired_files: u64,
+    /// What stores took of the disks at their ends, in bytes, before everything was removed and collected, and after.
+    pub space: (u64, u64),
     /// Full checks.
     pub verifications: u64,
-    /// Files that full checks read and compared.
+    /// Files that full checks read and compared, and earlier versions of them.
     pub verified_files: u64,
     /// Their bytes.
     pub verified_bytes: u64,
@@ -108,6 +116,11 @@ impl Report {
             "open": self.open,
             "reads": self.reads,
             "failed_reads": self.failed_reads,
+            "retentions": self.retentions,
+            "collections": self.collections,
+            "expired_files": self.expired_files,
+            "raw_bytes_before_removal": self.space.0,
+            "raw_bytes_after_removal": self.space.1,
             "verifications": self.verifications,
             "verified_files": self.verified_files,
             "verified_bytes": self.verified_bytes,
@@ -140,6 +153,16 @@ impl fmt::Display for Report {
             self.operations, self.acknowledged, self.refused, self.did_not_happen, self.open
         )?;
         writeln!(f, "  reads         {}, {} of them failed under a fault", self.reads, self.failed_reads)?;
+        writeln!(
+            f,
+            "  collections   {}, {} retentions; {} times a file had lost versions",
+            self.collections, self.retentions, self.expired_files
+        )?;
+        let (before, after) = self.space;
+        writeln!(
+            f,
+            "  space         {before} bytes at the ends of stores, {after} when all was removed and collected"
+        )?;
         writeln!(
             f,
             "  verified      {} times: {} files, {} bytes",

@@ -11,6 +11,7 @@ use super::content::{Content, Texture};
 use super::court::Court;
 use super::daemon::{Daemon, End};
 use super::fault::FaultKind;
+use super::keeper::Keeper;
 use super::report::Report;
 use super::speech::send;
 use super::verify;
@@ -64,6 +65,7 @@ pub(super) struct Stage<'a> {
     court: Court,
     hasty: Vec<Writer>,
     patient: Vec<Writer>,
+    keeper: Keeper,
     daemon: Option<Daemon>,
     /// How long a start takes, to interrupt one.
     usual: Duration,
@@ -84,8 +86,9 @@ impl<'a> Stage<'a> {
         let names = (0..HASTY_CLIENTS).map(|number| format!("w{number}"));
         let hasty = names.map(|name| Writer::new(&name, random.fork(), Temper::Hasty)).collect();
         let patient = vec![Writer::new("patient", random.fork(), Temper::Patient(1))];
+        let keeper = Keeper::new(random.fork());
         let usual = Duration::from_millis(100);
-        Stage { ground, faults, random, court: Court::open(), hasty, patient, daemon: None, usual }
+        Stage { ground, faults, random, court: Court::open(), hasty, patient, keeper, daemon: None, usual }
     }
 
     /// Bytes that are free on the disk; `None` if it is a real one.
@@ -93,9 +96,13 @@ impl<'a> Stage<'a> {
         self.ground.disk.as_ref().map(FaultFs::free_bytes)
     }
 
-    /// The end of a store: its server stops as it should.
-    pub(super) fn close(mut self) -> Result<(), Violation> {
-        self.daemon.take().map_or(Ok(()), |daemon| daemon.stop().map(drop))
+    /// The end of a store: all its space comes back, and its server stops as it should.
+    pub(super) fn close(mut self, report: &mut Report) -> Result<(), Violation> {
+        let daemon = self.daemon.take().expect("invariant: a round ends with a server");
+        let (before, after) = verify::space_comes_back(&self.ground.site.client(PATIENCE)?)?;
+        report.space.0 += before;
+        report.space.1 += after;
+        daemon.stop().map(drop)
     }
 
     /// Plays a round; returns a line about it.
@@ -114,11 +121,14 @@ impl<'a> Stage<'a> {
         };
         let (hasty_client, patient_client) = (self.ground.site.hasty_client()?, self.ground.site.client(PATIENCE)?);
         let (mut hasty, mut patient) = (std::mem::take(&mut self.hasty), std::mem::take(&mut self.patient));
+        let mut keeper = self.keeper.fork();
         let played = std::thread::scope(|scope| {
             let (scene, hasty_client, patient_client) = (&scene, &hasty_client, &patient_client);
-            let hasty = hasty.iter_mut().map(|writer| scope.spawn(|| writer.play(hasty_client, scene))).collect();
+            let mut brief: Vec<Playing<'_>> =
+                hasty.iter_mut().map(|writer| scope.spawn(|| writer.play(hasty_client, scene))).collect();
+            brief.push(scope.spawn(|| keeper.play(hasty_client, scene)));
             let patient = patient.iter_mut().map(|writer| scope.spawn(|| writer.play(patient_client, scene))).collect();
-            let down = self.strike(kind, scene, &acknowledged, hasty, report);
+            let down = self.strike(kind, scene, &acknowledged, brief, report);
             scene.curtain.store(true, Ordering::SeqCst);
             join(patient).and(down)
         });
@@ -138,6 +148,7 @@ impl<'a> Stage<'a> {
         report.verifications += 1;
         report.verified_files += verified.files;
         report.verified_bytes += verified.bytes;
+        report.expired_files += verified.expired;
         Ok(format!(
             "{kind:<8}  {:>3} acknowledged, {} open, down {down:.1?}, verified {} files of {} bytes; took {:.1?}",
             scene.tally.acknowledged.load(Ordering::Relaxed),
@@ -413,4 +424,6 @@ fn account(tally: &Tally, report: &mut Report) {
     report.open += count(&tally.open);
     report.reads += count(&tally.reads);
     report.failed_reads += count(&tally.failed_reads);
+    report.retentions += count(&tally.retentions);
+    report.collections += count(&tally.collections);
 }

@@ -95,6 +95,7 @@ pub(super) fn fate(error: &ClientError) -> Result<Fate, Violation> {
         "not_a_symlink" => Fate::Refused(Refusal::NotASymlink),
         "not_a_file" => Fate::Refused(Refusal::NotAFile),
         "no_such_version" => Fate::Refused(Refusal::NoSuchVersion),
+        "version_expired" => Fate::Refused(Refusal::VersionExpired),
         "precondition_failed" => Fate::Refused(Refusal::ConditionFailedSomehow),
         "no_space" | "busy" => Fate::DidNotHappen,
         "closing" | "poisoned" | "device_failed" | "internal" | "stale" | "timeout" | "idempotency_key_in_use" => {

@@ -54,9 +54,11 @@ pub(super) struct Tally {
     pub(super) open: AtomicU64,
     pub(super) reads: AtomicU64,
     pub(super) failed_reads: AtomicU64,
+    pub(super) retentions: AtomicU64,
+    pub(super) collections: AtomicU64,
 }
 
-fn count(counter: &AtomicU64) {
+pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -185,7 +187,7 @@ impl Writer {
         let Some(chosen) = chosen else { return Ok(()) };
         let (path, part, allowed) = chosen?;
         count(&scene.tally.reads);
-        match read_back(client, &path, part, &allowed)? {
+        match read_back(client, &path, None, part, &allowed)? {
             Ok(_) => Ok(()),
             Err(_) if scene.trouble.load(Ordering::SeqCst) => {
                 count(&scene.tally.failed_reads);
@@ -203,13 +205,15 @@ pub(super) fn described(oracle: &Oracle, contents: &BTreeSet<ContentId>) -> Vec<
     contents.iter().map(|content| (*content, Content::described(&oracle.content(*content)))).collect()
 }
 
-/// Reads a file, or a part of it that two numbers choose, and returns which of the `allowed` contents it can be.
+/// Reads a file as it is, or as it was at a version, or a part of it that two numbers choose; returns which of the
+/// `allowed` contents it can be.
 ///
 /// # Errors
 /// [`Violation`] if it is none of them; within it the client's own.
 pub(super) fn read_back(
     client: &Client,
     path: &str,
+    version: Option<u64>,
     part: Option<(u64, u64)>,
     allowed: &[(ContentId, Content)],
 ) -> Result<Result<BTreeSet<ContentId>, ClientError>, Violation> {
@@ -222,7 +226,11 @@ pub(super) fn read_back(
         });
         let (start, end) = range.unwrap_or((0, content.bytes));
         let range = range.map(|_| ByteRange { start, end: Some(end) });
-        let mut download = match client.get(&fs_path(path), range) {
+        let opened = match version {
+            None => client.get(&fs_path(path), range),
+            Some(version) => client.get_version(&fs_path(path), version, range),
+        };
+        let mut download = match opened {
             Ok(download) => download,
             // Another of the contents is shorter, and it is the one that is there.
             Err(ClientError::Api { detail, .. }) if detail.code == "range_not_satisfiable" && allowed.len() > 1 => {

@@ -59,6 +59,7 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_the_server() {
     let met: BTreeSet<FaultKind> = report.faults.keys().copied().collect();
     assert!(met.len() >= 4 && report.acknowledged > 0 && report.verified_files > 0, "{report}");
     assert!(report.open > 0 && report.interrupted_starts > 0, "{report}");
+    assert!(report.collections > 0 && report.expired_files > 0 && report.space.0 > report.space.1, "{report}");
 }
 
 #[test]
