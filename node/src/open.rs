@@ -521,7 +521,8 @@ async fn finish_freeing<D: Disk>(disks: &[D], devices: &[(DeviceId, usize)], met
         match meta.propose(GROUP, Command::ForgetSegment { segment }).await {
             // It stays listed as freed, and is forgotten once there is room.
             Err(ProposeError::StorageFull) => break,
-            forgotten => drop(forgotten.map_err(ChangeError::from)?),
+            Ok(_) => {}
+            Err(error) => return Err(ChangeError::from(error).into()),
         }
     }
     Ok(())

@@ -45,14 +45,15 @@ impl DecodedBlock {
 }
 
 /// A block that is being read. Whoever waits for it carries the work on: a reader that pauses keeps nobody waiting.
-type Reading = Shared<LocalBoxFuture<'static, Result<Rc<DecodedBlock>, ReadError>>>;
+type Reading = Shared<Reads>;
+type Reads = LocalBoxFuture<'static, Result<Rc<DecodedBlock>, ReadError>>;
 
 /// The blocks that one core keeps; see the module.
 #[derive(Debug)]
 pub(crate) struct DecodedBlocks {
     kept: Recent<Place, Rc<DecodedBlock>>,
     /// Blocks that somebody reads now. Each entry goes with the reading.
-    underway: BTreeMap<Place, WeakShared<LocalBoxFuture<'static, Result<Rc<DecodedBlock>, ReadError>>>>,
+    underway: BTreeMap<Place, WeakShared<Reads>>,
 }
 
 impl Default for DecodedBlocks {
