@@ -71,7 +71,9 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         let ordinal = usize::from(location.ordinal);
         if segment.generation != Generation::HOT {
             let block = self.block(segment, location).await?;
-            return block.chunk(id, ordinal).map(<[u8]>::to_vec).map_err(corrupt);
+            let plain = block.chunk(id, ordinal).map_err(corrupt)?;
+            self.blocks.borrow_mut().handed(location.segment, plain.len());
+            return Ok(plain.to_vec());
         }
         let mut sectors = self.read_sectors(&segment, location).await?;
         let opened = open_at(&segment, location, &mut sectors)?;

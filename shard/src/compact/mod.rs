@@ -43,6 +43,7 @@ mod verify;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use proto::limits::BLOCK_PLAIN_BYTES_MAX;
 use proto::port::Disk;
 use proto::{Generation, SegmentId};
 
@@ -64,6 +65,9 @@ pub const ROUND_LIVE_BYTES_MAX: u64 = 4 << 30;
 /// The chunks of one night, alone in a plan, find little that is alike. Eight nights in one plan shrink to less than half
 /// of what they take night by night (RFC 8).
 pub const RIPE_ROUNDS: usize = 8;
+/// Plain bytes of a block, at most, whose chunks are read one by one: a quarter of the time for each, and less than half of
+/// what similarity saves (RFC 8).
+pub const RANDOM_BLOCK_PLAIN_BYTES: usize = 128 << 10;
 /// Least part of a segment's files, in percent, that is live; below it the segment is a victim.
 pub const LIVE_PERCENT_MIN: u8 = 70;
 /// The same for segments of chunks that were moved twice already.
@@ -85,8 +89,31 @@ pub enum Regroup {
     /// Only what is moved anyhow.
     #[default]
     Victims,
-    /// All that was never moved; and with it what was moved once, if several rounds left enough of that.
+    /// All that was never moved; and with it what was moved once, if several rounds left enough of that. By itself, and into
+    /// smaller blocks, what was moved once and is read randomly since.
     Hot,
+}
+
+/// What the chunks of a round have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoveKind {
+    /// The generation to which they are moved.
+    pub to: Generation,
+    /// Whether they are read one by one: their blocks hold at most [`RANDOM_BLOCK_PLAIN_BYTES`].
+    pub is_read_randomly: bool,
+}
+
+impl MoveKind {
+    /// To the next generation, to be read on and on.
+    #[must_use]
+    pub fn from(generation: Generation) -> MoveKind {
+        MoveKind { to: generation.moved(), is_read_randomly: false }
+    }
+
+    /// Plain bytes of a block, at most.
+    fn block_plain_bytes(self) -> usize {
+        if self.is_read_randomly { RANDOM_BLOCK_PLAIN_BYTES } else { BLOCK_PLAIN_BYTES_MAX }
+    }
 }
 
 /// A segment worth rewriting.
@@ -96,8 +123,8 @@ pub struct Victim {
     pub segment: SegmentId,
     /// How often its chunks were moved.
     pub generation: Generation,
-    /// The generation to which they shall be moved.
-    pub to: Generation,
+    /// How they shall be moved.
+    pub kind: MoveKind,
     /// Bytes of its files on all devices: what freeing it gives back.
     pub file_bytes: u64,
     /// Chunks that the index finds there.

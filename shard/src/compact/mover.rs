@@ -17,10 +17,10 @@ use ec::Code;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use proto::disk::{BlockEntry, ChunkEntry, Codec};
-use proto::limits::BLOCK_PLAIN_BYTES_MAX;
 use proto::port::{Disk, runtime};
 use proto::{ChunkId, CoreId, Generation, Location};
 
+use super::MoveKind;
 use super::budget::{Budget, Pace};
 use super::plan::{Compressor, Grouping, Plan, Sketched};
 use super::survey::Record;
@@ -136,16 +136,16 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Mover<D, L> {
     }
 }
 
-/// Regroups `records`, which come from the last written to the first, and writes them to segments of `generation`.
+/// Regroups `records`, which come from the last written to the first, and writes them to segments of their own.
 pub(super) async fn write<D: Disk, L: SegmentLog, G: Grouping>(
     inner: Rc<Inner<D, L>>,
     records: Vec<Record<G::Sketch>>,
-    generation: Generation,
+    kind: MoveKind,
     grouping: G,
     budget: Budget,
 ) -> Written {
     let options = &inner.options;
-    let block_plain_bytes = BLOCK_PLAIN_BYTES_MAX.min(options.piece_bytes as usize / 2);
+    let block_plain_bytes = kind.block_plain_bytes().min(options.piece_bytes as usize / 2);
     let mut plan = grouping.plan(block_plain_bytes);
     for (number, record) in records.iter().enumerate() {
         plan.push(Sketched { domain: record.domain, plain_bytes: record.plain_bytes, sketch: record.sketch });
@@ -157,7 +157,7 @@ pub(super) async fn write<D: Disk, L: SegmentLog, G: Grouping>(
     let mover = Rc::new(Mover {
         inner: inner.clone(),
         writer: RowWriter::new(options.piece_bytes),
-        generation,
+        generation: kind.to,
         moving: RefCell::default(),
         written: RefCell::default(),
     });

@@ -9,13 +9,16 @@
 //! to the first, so that a round holds what was written at about the same time.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use proto::port::Disk;
 use proto::{CoreId, Generation, SegmentId};
 
-use super::{LIVE_PERCENT_MIN, LIVE_PERCENT_MIN_MOVED_TWICE, Pick, RIPE_ROUNDS, ROUND_CHUNKS_MAX, Regroup, Victim};
+use super::{
+    LIVE_PERCENT_MIN, LIVE_PERCENT_MIN_MOVED_TWICE, MoveKind, Pick, RIPE_ROUNDS, ROUND_CHUNKS_MAX, Regroup, Victim,
+};
+use crate::blocks::SegmentReads;
 use crate::open::durable_chunks;
 use crate::owner::{DurableChunk, Standing};
 use crate::segment::SegmentLog;
@@ -53,6 +56,12 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
             batch.iter_mut().zip(counts).for_each(|(candidate, count)| candidate.live_chunks += count);
         }
     }
+    if pick.regroup == Regroup::Hot {
+        let reads = inner.take_reads().await;
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.generation == Generation::HOT.moved()) {
+            candidate.kind.is_read_randomly = reads.get(&candidate.segment).is_some_and(SegmentReads::are_random);
+        }
+    }
     let full_bytes = inner.options.piece_bytes * inner.options.geometry.columns() as u64;
     let ripe = match pick.regroup {
         Regroup::Victims => BTreeSet::new(),
@@ -64,8 +73,11 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
         let chunk_bytes = stored_bytes / chunks.max(1);
         candidate.live_bytes = candidate.live_chunks * chunk_bytes;
         let is_hot = pick.regroup == Regroup::Hot && candidate.generation == Generation::HOT;
-        if candidate.live_chunks > 0 && (is_hot || ripe.contains(&candidate.segment)) {
-            candidate.to = if ripe.is_empty() { candidate.generation.moved() } else { Generation::LAST };
+        let is_ripe = ripe.contains(&candidate.segment);
+        if candidate.live_chunks > 0 && (is_hot || is_ripe || candidate.kind.is_read_randomly) {
+            if is_hot && !ripe.is_empty() {
+                candidate.kind.to = Generation::LAST;
+            }
             regrouped.push(candidate);
             continue;
         }
@@ -107,7 +119,9 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
 fn ripe(candidates: &[Victim], full_bytes: u64, rounds_min: usize) -> BTreeSet<SegmentId> {
     let of = |generation| candidates.iter().filter(move |segment| segment.generation == generation);
     let mut chunks: u64 = of(Generation::HOT).map(|segment| segment.live_chunks).sum();
-    let mut moved_once: Vec<&Victim> = of(Generation::HOT.moved()).filter(|segment| segment.live_chunks > 0).collect();
+    let moved_once = of(Generation::HOT.moved());
+    let moved_once = moved_once.filter(|segment| segment.live_chunks > 0 && !segment.kind.is_read_randomly);
+    let mut moved_once: Vec<&Victim> = moved_once.collect();
     moved_once.sort_by_key(|segment| Reverse(segment.segment));
     let fits = |segment: &&&Victim| {
         chunks += segment.live_chunks;
@@ -125,7 +139,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         let victim = |home: &Rc<crate::segment::HomeSegment>| Victim {
             segment: home.segment.id,
             generation: home.segment.generation,
-            to: home.segment.generation.moved(),
+            kind: MoveKind::from(home.segment.generation),
             file_bytes: home.file_bytes.get(),
             live_chunks: 0,
             live_bytes: 0,
@@ -136,6 +150,16 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     fn chunks_in(&self, segments: &[SegmentId]) -> Vec<u64> {
         let owner = self.owner.borrow();
         segments.iter().map(|segment| owner.index.chunks_in(*segment)).collect()
+    }
+
+    /// How the segments of moved chunks were read, on all cores together.
+    async fn take_reads(&self) -> BTreeMap<SegmentId, SegmentReads> {
+        let mut sum: BTreeMap<SegmentId, SegmentReads> = BTreeMap::new();
+        for core in self.cores() {
+            let reads = self.peers.ask(core, |inner: &Inner<D, L>| inner.blocks.borrow_mut().take_reads()).await;
+            reads.into_iter().for_each(|(segment, reads)| *sum.entry(segment).or_default() += reads);
+        }
+        sum
     }
 
     /// Chunks of all cores, and their stored bytes.
@@ -194,7 +218,14 @@ mod tests {
 
     fn segment(id: u64, generation: u8, live_chunks: u64, file_bytes: u64) -> Victim {
         let (segment, generation) = (SegmentId(id), Generation(generation));
-        Victim { segment, generation, to: generation.moved(), file_bytes, live_chunks, live_bytes: live_chunks }
+        Victim {
+            segment,
+            generation,
+            kind: MoveKind::from(generation),
+            file_bytes,
+            live_chunks,
+            live_bytes: live_chunks,
+        }
     }
 
     #[test]
@@ -204,6 +235,9 @@ mod tests {
         let ids = |ripe: BTreeSet<SegmentId>| ripe.into_iter().map(|segment| segment.0).collect::<Vec<_>>();
         assert_eq!(ids(ripe(&segments, 100, 8)), (3..12).collect::<Vec<_>>());
         assert_eq!(ids(ripe(&segments, 100, 9)), [0; 0], "a filled segment is no round");
+        segments[4].kind.is_read_randomly = true;
+        assert_eq!(ids(ripe(&segments, 100, 8)), [0; 0], "what is read randomly is moved by itself");
+        segments[4].kind.is_read_randomly = false;
         segments[0].live_chunks = ROUND_CHUNKS_MAX - 80;
         assert_eq!(ids(ripe(&segments, 100, 8)), (4..12).collect::<Vec<_>>(), "the last written that fit");
         segments[0].live_chunks += 1;

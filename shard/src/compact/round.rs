@@ -14,7 +14,7 @@ use super::budget::{Budget, Pace};
 use super::mover::{Written, write};
 use super::plan::Grouping;
 use super::survey::{Record, Surveyed, survey};
-use super::{Compacted, ROUND_CHUNKS_MAX, ROUND_LIVE_BYTES_MAX, Victim};
+use super::{Compacted, MoveKind, ROUND_CHUNKS_MAX, ROUND_LIVE_BYTES_MAX, Victim};
 use crate::segment::SegmentLog;
 use crate::store::Inner;
 
@@ -24,7 +24,7 @@ pub(super) async fn compact<D: Disk, L: SegmentLog, G: Grouping>(
     grouping: G,
     budget: &Budget,
 ) -> Compacted {
-    let (round, left, generation) = choose(victims);
+    let (round, left, kind) = choose(victims);
     let mut compacted = Compacted { left, ..Compacted::default() };
     let surveyed = survey_all(inner, &round, &grouping, budget).await;
     let mut cleared = Vec::new();
@@ -36,7 +36,7 @@ pub(super) async fn compact<D: Disk, L: SegmentLog, G: Grouping>(
     if !budget.is_stopped() {
         let writes = deal(inner.peers.count(), surveyed).into_iter().zip(inner.cores()).map(|(records, core)| {
             let (grouping, budget) = (grouping.clone(), budget.clone());
-            on_core(inner, core, move |inner| write(inner, records, generation, grouping, budget))
+            on_core(inner, core, move |inner| write(inner, records, kind, grouping, budget))
         });
         join_all(writes).await.into_iter().for_each(|written| compacted.add(written));
     }
@@ -48,16 +48,17 @@ pub(super) async fn compact<D: Disk, L: SegmentLog, G: Grouping>(
     compacted
 }
 
-/// Splits `victims` into those of this round, whose chunks go to the same generation, and those left.
-fn choose(victims: Vec<Victim>) -> (Vec<Victim>, Vec<Victim>, Generation) {
-    let generation = victims.iter().find(|victim| victim.live_chunks > 0).map_or(Generation::LAST, |victim| victim.to);
+/// Splits `victims` into those of this round, whose chunks are moved in the same way, and those left.
+fn choose(victims: Vec<Victim>) -> (Vec<Victim>, Vec<Victim>, MoveKind) {
+    let first = victims.iter().find(|victim| victim.live_chunks > 0);
+    let kind = first.map_or(MoveKind::from(Generation::LAST), |victim| victim.kind);
     let (mut round, mut left): (Vec<Victim>, Vec<Victim>) = (Vec::new(), Vec::new());
     let (mut chunks, mut bytes) = (0, 0);
     for victim in victims {
         let (more, more_bytes) = (chunks + victim.live_chunks, bytes + victim.live_bytes);
         let is_in_bounds = more <= ROUND_CHUNKS_MAX && more_bytes <= ROUND_LIVE_BYTES_MAX;
         // What is dead goes with any round.
-        let goes_along = victim.live_chunks == 0 || victim.to == generation;
+        let goes_along = victim.live_chunks == 0 || victim.kind == kind;
         if goes_along && (is_in_bounds || round.is_empty()) {
             (chunks, bytes) = (more, more_bytes);
             round.push(victim);
@@ -65,7 +66,7 @@ fn choose(victims: Vec<Victim>) -> (Vec<Victim>, Vec<Victim>, Generation) {
             left.push(victim);
         }
     }
-    (round, left, generation)
+    (round, left, kind)
 }
 
 /// Surveys the segments of a round, those of each home one after the other.
@@ -140,18 +141,21 @@ mod tests {
 
     fn victim(segment: u64, generation: u8, live_chunks: u64) -> Victim {
         let generation = Generation(generation);
-        let (segment, to) = (SegmentId(segment), generation.moved());
-        Victim { segment, generation, to, file_bytes: 100, live_chunks, live_bytes: live_chunks }
+        let (segment, kind) = (SegmentId(segment), MoveKind::from(generation));
+        Victim { segment, generation, kind, file_bytes: 100, live_chunks, live_bytes: live_chunks }
     }
 
     #[test]
-    fn a_round_is_of_one_generation_and_bounded() {
+    fn a_round_is_of_one_kind_and_bounded() {
         let third = ROUND_CHUNKS_MAX / 3;
         let victims = [(1, 0, third), (2, 1, third), (3, 0, third + 9), (4, 0, third), (5, 1, 0), (6, 0, 1)];
-        let (round, left, generation) = choose(victims.map(|(id, of, live)| victim(id, of, live)).to_vec());
+        let mut victims = victims.map(|(id, of, live)| victim(id, of, live)).to_vec();
+        let (round, left, kind) = choose(victims.clone());
         let ids = |victims: &[Victim]| victims.iter().map(|victim| victim.segment.0).collect::<Vec<_>>();
-        assert_eq!((ids(&round), ids(&left), generation), (vec![1, 3, 5, 6], vec![2, 4], Generation(1)));
-        let (round, left, generation) = choose(vec![victim(1, 2, ROUND_CHUNKS_MAX * 2), victim(2, 2, 1)]);
-        assert_eq!((ids(&round), ids(&left), generation), (vec![1], vec![2], Generation::LAST), "one at least");
+        assert_eq!((ids(&round), ids(&left), kind.to), (vec![1, 3, 5, 6], vec![2, 4], Generation(1)));
+        victims[5].kind.is_read_randomly = true;
+        assert_eq!(ids(&choose(victims).0), [1, 3, 5], "other blocks");
+        let (round, left, kind) = choose(vec![victim(1, 2, ROUND_CHUNKS_MAX * 2), victim(2, 2, 1)]);
+        assert_eq!((ids(&round), ids(&left), kind.to), (vec![1], vec![2], Generation::LAST), "one at least");
     }
 }
