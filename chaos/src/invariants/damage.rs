@@ -10,7 +10,8 @@
 //! check trusts no checkpoint.
 //!
 //! And where garbage is collected, the offline check may find a copy of a lost chunk in a segment that was not freed yet, which
-//! a node has forgotten once it had verified another.
+//! a node has forgotten once it had verified another. What it does call lost of that version may then lie behind the place
+//! where the reader stopped.
 //!
 //! What it would miss: a chunk that is nowhere while a flipped bit lies in another row; damage behind the first of a version, where the reader stops; damage that redundancy makes good,
 //! which neither tells as lost; and damage before the first row of a segment, without which the node does not start.
@@ -90,7 +91,11 @@ fn compare(read: &VersionsRead, report: &Report, forgotten: Forgotten) -> Result
         let agree = match (damaged, lost) {
             (None, None) => true,
             (None, Some(_)) => has_damaged_row,
-            (Some(damaged), Some(lost)) => lost.iter().any(|lost| lost.start < damaged.end && damaged.start < lost.end),
+            (Some(damaged), Some(lost)) => {
+                lost.iter().any(|lost| lost.start < damaged.end && damaged.start < lost.end)
+                    // Of where the reader stopped there is a copy; what it never came to is lost.
+                    || forgotten == Forgotten::Possible && lost.iter().all(|lost| lost.start >= damaged.end)
+            }
             (Some(_), None) => forgotten == Forgotten::Possible,
         };
         if !agree {
@@ -154,6 +159,9 @@ mod tests {
         compare(&read(Some(5..9)), &Report::default(), Forgotten::None).expect_err("the offline check found nothing");
         compare(&read(None), &lost("/f", 2, 0..6), Forgotten::None).expect_err("the reader found nothing");
         assert_eq!(compare(&read(Some(5..9)), &Report::default(), Forgotten::Possible), Ok(0));
+        compare(&read(Some(5..9)), &lost("/f", 2, 0..5), Forgotten::Possible).expect_err("the reader was past it");
+        compare(&read(Some(5..9)), &lost("/f", 2, 9..12), Forgotten::None).expect_err("nothing is forgotten");
+        assert_eq!(compare(&read(Some(5..9)), &lost("/f", 2, 9..12), Forgotten::Possible), Ok(1));
     }
 
     #[test]
