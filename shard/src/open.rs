@@ -138,6 +138,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     ) -> Result<(), RecoverError> {
         let RecoveredSegment { segment, rows, file_bytes, parity_bytes, newly_sealed, mut warnings } = recovered;
         let id = segment.id;
+        let is_whole = warnings.is_empty();
         report.warnings.append(&mut warnings);
         if newly_sealed {
             let sealed = self.options.log.sealed(id, Vec::new()).await;
@@ -151,8 +152,8 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             segment: Arc::new(segment),
             rows: RefCell::new(rows),
             footers: RefCell::new(match &listed.state {
-                ListedState::Open => Vec::new(),
-                ListedState::Sealed(footers) => footers.clone(),
+                ListedState::Sealed(footers) if is_whole => footers.clone(),
+                _ => Vec::new(),
             }),
             file_bytes: Cell::new(file_bytes),
             parity_bytes: Cell::new(parity_bytes),
@@ -198,6 +199,9 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             state: ListedState::Sealed(home.footers.borrow().clone()),
         };
         let read = self.recover_listed(&listed, Depth::Rows).await?;
+        if !read.warnings.is_empty() {
+            home.footers.borrow_mut().clear();
+        }
         Ok(read.rows.expect("invariant: rows were asked for"))
     }
 

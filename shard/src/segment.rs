@@ -95,7 +95,7 @@ pub struct HomeSegment {
     pub segment: Arc<Segment>,
     /// Its durable rows; `None` until somebody needs those of a segment that a checkpoint of the index covered.
     pub rows: RefCell<Option<Rows>>,
-    /// Offset of each column's footer; none if it has no footer.
+    /// Offset of each column's footer; none if it has no footer, or none that verified when it was read.
     pub footers: RefCell<Vec<u64>>,
     /// Bytes of its files on all devices.
     pub file_bytes: Cell<u64>,

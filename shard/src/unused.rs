@@ -18,7 +18,7 @@ pub struct UnusedSegment {
     pub segment: SegmentId,
     /// Bytes of its files on all devices.
     pub file_bytes: u64,
-    /// Whether a footer lists its rows. If not, a start reads the rows themselves, and leaves out one that does not verify.
+    /// Whether its rows were read from a footer. If not, those that do not verify were left out.
     pub has_footer: bool,
 }
 
@@ -34,7 +34,7 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
             let unused = |home: &Rc<HomeSegment>| UnusedSegment {
                 segment: home.segment.id,
                 file_bytes: home.file_bytes.get(),
-                has_footer: !home.footers.borrow().is_empty(),
+                has_footer: home.rows.borrow().is_some() && !home.footers.borrow().is_empty(),
             };
             settled.map(unused).collect::<Vec<_>>()
         };
