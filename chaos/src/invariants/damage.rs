@@ -13,8 +13,9 @@
 //! a node has forgotten once it had verified another. What it does call lost of that version may then lie behind the place
 //! where the reader stopped.
 //!
-//! What it would miss: a chunk that is nowhere while a flipped bit lies in another row; damage behind the first of a version, where the reader stops; damage that redundancy makes good,
-//! which neither tells as lost; and damage before the first row of a segment, without which the node does not start.
+//! What it would miss: a chunk that is nowhere while a flipped bit lies in another row; damage behind the first of a version,
+//! where the reader stops; damage that redundancy makes good, which neither tells as lost; and damage before the first row of
+//! a segment, without which the node does not start.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
