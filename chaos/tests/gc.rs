@@ -265,7 +265,10 @@ fn what_was_condemned_and_stored_again_before_the_next_checkpoint_is_counted_onc
         let options = || NodeOptions { checkpoint_after_chunks: 1, ..options(disk) };
         Node::open_cores(options, 2).await.unwrap()
     };
-    let (first, bytes) = (disk.clone(), random_bytes(8, MIB));
+    // What can be compressed is moved, so that the cycle takes a checkpoint of all.
+    let (first, mut bytes) = (disk.clone(), random_bytes(8, MIB));
+    bytes.iter_mut().for_each(|byte| *byte &= 15);
+    bytes.chunks_exact_mut(64).for_each(|part| part.copy_within(..32, 32));
     let again = bytes.clone();
     let before = simulation
         .run(async move {
@@ -304,11 +307,10 @@ fn what_was_condemned_and_stored_again_before_the_next_checkpoint_is_counted_onc
             assert_eq!(stats.chunks, before.store.chunks + PAGES);
             let page_bytes = stats.unique_bytes - before.store.unique_bytes;
             assert!(page_bytes < PAGES * 256, "{page_bytes}");
-            assert!(stats.stored_bytes - before.store.stored_bytes <= page_bytes);
             // The first copies go once the others were verified.
             let report = nodes[0].collect(Collect::Now).await.unwrap();
             assert_eq!((report.condemned_chunks, report.missing), (PAGES, 0));
-            assert!(report.freed_bytes > MIB as u64, "{report:?}");
+            assert!(report.freed_bytes > MIB as u64 / 2, "{report:?}");
             assert!(get(&nodes[1], "/file").await == again);
         })
         .unwrap();

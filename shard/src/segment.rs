@@ -106,6 +106,8 @@ pub struct HomeSegment {
     /// It is listed as sealed, and the owners have all its chunks: a checkpoint of the index may cover it. Any other
     /// segment is read in whole by the next start.
     pub settled: Cell<bool>,
+    /// Whether compression shrank what it holds; `None` until compaction has looked.
+    pub is_compressed: Cell<Option<bool>>,
 }
 
 /// Name of one column's file on its device.
@@ -214,6 +216,7 @@ impl<D: Disk> OpenSegment<D> {
             parity_bytes: Cell::default(),
             reserved_bytes: Cell::default(),
             settled: Cell::new(false),
+            is_compressed: Cell::new(None),
         };
         let open = OpenSegment {
             home: Rc::new(home),

@@ -30,6 +30,8 @@ const SEGMENTS_ASKED_MAX: usize = 1024;
 const CHUNKS_ASKED_MAX: usize = 1024;
 /// By how many percent a segment of average chunks may be fuller than a victim and still be looked at by its bytes.
 const GUESS_MARGIN_PERCENT: u64 = 20;
+/// What compression must have saved of a segment, in percent, for it to be regrouped.
+const GAIN_PERCENT_MIN: u64 = 5;
 /// Part of a segment's greatest length, in percent, from which on it counts as filled.
 const FULL_PERCENT: u64 = 90;
 
@@ -40,6 +42,24 @@ struct Weighed {
     live_bytes: u64,
     /// Stored bytes of all chunks.
     all_bytes: u64,
+}
+
+/// What compression saved of a segment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gain {
+    plain_bytes: u64,
+    stored_bytes: u64,
+}
+
+impl Gain {
+    fn add(&mut self, chunk: &DurableChunk) {
+        self.plain_bytes += u64::from(chunk.plain_bytes);
+        self.stored_bytes += u64::from(chunk.stored_bytes);
+    }
+
+    fn is_worth_it(self) -> bool {
+        self.stored_bytes * 100 <= self.plain_bytes * (100 - GAIN_PERCENT_MIN)
+    }
 }
 
 pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pick: &Pick) -> Vec<Victim> {
@@ -72,7 +92,10 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
     for mut candidate in candidates {
         let chunk_bytes = stored_bytes / chunks.max(1);
         candidate.live_bytes = candidate.live_chunks * chunk_bytes;
-        let is_hot = pick.regroup == Regroup::Hot && candidate.generation == Generation::HOT;
+        let is_hot = pick.regroup == Regroup::Hot
+            && candidate.generation == Generation::HOT
+            && candidate.live_chunks > 0
+            && inner.is_compressed(candidate.segment).await;
         let is_ripe = ripe.contains(&candidate.segment);
         if candidate.live_chunks > 0 && (is_hot || is_ripe || candidate.kind.is_read_randomly) {
             if is_hot && !ripe.is_empty() {
@@ -174,6 +197,22 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             (chunks, stored_bytes) = (chunks + more, stored_bytes.wrapping_add(bytes));
         }
         (chunks, crate::owner::at_least_nothing(stored_bytes))
+    }
+
+    /// Whether compression shrank what a segment holds: else compaction would win nothing either. One that cannot be read
+    /// counts as incompressible.
+    async fn is_compressed(&self, segment: SegmentId) -> bool {
+        let look = move |inner: Rc<Inner<D, L>>| async move {
+            let Some(home) = inner.home.borrow().get(&segment).cloned() else { return false };
+            if home.is_compressed.get().is_none() {
+                let Ok(rows) = inner.read_rows(&home).await else { return false };
+                let mut gain = Gain::default();
+                rows.iter().flat_map(|(_, table)| durable_chunks(segment, table)).for_each(|chunk| gain.add(&chunk));
+                home.is_compressed.set(Some(gain.is_worth_it()));
+            }
+            home.is_compressed.get() == Some(true)
+        };
+        self.peers.call(self.home_of(segment), look).await
     }
 
     /// Adds up the chunks of a segment of this home; `None` if its rows cannot be read.
