@@ -106,15 +106,15 @@ fn lost(error: &ClientError, scene: &Scene) -> Result<Fate, Violation> {
 pub(super) fn settle(client: &Client, court: &Court) -> Result<Gc, Violation> {
     let shown = client.retention(&FsPath::root()).map_err(|error| violation!("the retention: {error:?}"))?;
     court.hear(move |docket| docket.oracle.saw_retention(shown.in_force.keep))?;
-    let collected = collect(client, false)?;
+    let collected = collect(client)?;
     court.hear(|docket| docket.oracle.saw_pass());
     Ok(collected)
 }
 
-/// Has garbage collected, with `now` all that there is, and waits until that is done.
-pub(super) fn collect(client: &Client, now_all: bool) -> Result<Gc, Violation> {
+/// Has all garbage collected that there is, and waits until that is done.
+pub(super) fn collect(client: &Client) -> Result<Gc, Violation> {
     let failed = |error: ClientError| violation!("with no fault, a collection: {error:?}");
-    let run = client.run_gc(now_all).map_err(failed)?;
+    let run = client.run_gc(true).map_err(failed)?;
     let start = now();
     loop {
         let gc = client.gc().map_err(failed)?;

@@ -148,7 +148,7 @@ pub(super) fn space_comes_back(client: &Client) -> Result<(u64, u64), Violation>
         let removed = client.remove(&fs_path(&top.path), client::Removal::Tree);
         removed.map_err(|error| violation!("{} is not removed: {error:?}", top.path))?;
     }
-    let collected = keeper::collect(client, true)?;
+    let collected = keeper::collect(client)?;
     let after = taken()?;
     if after.logical_bytes + after.chunks + after.stored_bytes > 0 || after.raw_bytes > EMPTY_RAW_BYTES_MAX {
         return Err(violation!("everything was removed and collected, yet {after:?}; {collected:?}"));
