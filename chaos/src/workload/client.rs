@@ -21,6 +21,11 @@ use crate::sim::{Random, WatchedDisk};
 
 /// How long a client waits for an answer before it repeats its request.
 const PATIENCE_MAX: Duration = Duration::from_millis(20);
+/// One reader in so many waits before it reads what it has opened, as long as two collections take or longer.
+const WAITING_READ_ONE_IN: u64 = 6;
+/// It waits at most two to one of these powers of nanoseconds: a millisecond, or an eighth of a second.
+const WAIT_NS_POWER_MIN: u64 = 20;
+const WAIT_NS_POWER_MAX: u64 = 27;
 /// Spaces that all clients share.
 const SHARED_SPACES: u64 = 2;
 
@@ -332,6 +337,11 @@ impl Run<'_> {
             let start = self.random.below(info.size() + 2);
             range = start..start + self.random.below(info.size() + 2);
             reader.restrict(range.clone());
+        }
+        if self.random.chance(1, WAITING_READ_ONE_IN) {
+            self.world.tally.count("reads that waited after they opened");
+            let power = self.random.between(WAIT_NS_POWER_MIN, WAIT_NS_POWER_MAX);
+            runtime::sleep(Duration::from_nanos(self.random.below(1 << power))).await;
         }
         let (bytes, error) = read_all(&mut reader).await;
         reads::check(self.world, at, range, &allowed, (&bytes, error)).map(|_| bytes)
