@@ -84,8 +84,14 @@ bugs! {
     LostPin = "lost-pin",
     /// What open reads need is not marked.
     FreedBeforeGrace = "freed-before-grace",
+    /// What open uploads hold is not marked.
+    UnmarkedUpload = "unmarked-upload",
     /// A segment is freed although a chunk that should lie there is missing from the index.
     IncompleteIndexTrusted = "incomplete-index-trusted",
+    /// A segment is freed although the index does not know yet what was written to it last.
+    UnsettledFreed = "unsettled-freed",
+    /// One version fewer stays than the retention keeps.
+    VersionTooFewKept = "version-too-few-kept",
 
     // The node.
     /// A start does not make its incarnation durable, so the next one has the same.

@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use proto::planted::{self, Bug};
 use proto::port::Disk;
 use proto::{CoreId, SegmentId};
 
@@ -30,7 +31,7 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
     pub async fn unused_segments(&self) -> Vec<UnusedSegment> {
         let settled = |inner: &Inner<D, L>| {
             let home = inner.home.borrow();
-            let settled = home.values().filter(|home| home.settled.get());
+            let settled = home.values().filter(|home| home.settled.get() || planted::is(Bug::UnsettledFreed));
             let unused = |home: &Rc<HomeSegment>| UnusedSegment {
                 segment: home.segment.id,
                 file_bytes: home.file_bytes.get(),
