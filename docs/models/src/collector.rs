@@ -262,8 +262,12 @@ impl Protocol {
             }
         }
         let mut uploads = std::mem::take(&mut state.uploads);
-        if let Some(Upload::Open { parts, .. }) = uploads.get_mut(core) {
+        if let Some(Upload::Open { parts, refused, .. }) = uploads.get_mut(core) {
             for (chunk, part) in parts {
+                // What was refused asks again for what it holds.
+                if *part == Part::Wanted && !*refused {
+                    continue;
+                }
                 if matches!(part, Part::Answered(..)) && self.has(Mistake::LeaseMissesAnswersUnderWay) {
                     continue;
                 }
