@@ -3,8 +3,9 @@
 #
 #   tools/bench.sh target/release/dfs-bench
 #
-# CORPUS=DIR       also stores and restores that tree (docs/bench/corpus.md), and tells what warm blocks would save of it
-#                  (docs/bench/similar.md), and how to choose its codecs (docs/bench/codec.md)
+# CORPUS=DIR       also stores and restores that tree (docs/bench/corpus.md), compacts it (docs/bench/compaction.md), and
+#                  tells what warm blocks would save of it (docs/bench/similar.md), and how to choose its codecs
+#                  (docs/bench/codec.md); the files are the versions of one backup, by name
 # HELD_OUT="DIR.."  files of other kinds, on which what was learnt from the corpus is judged, and the other way round
 # FILL_CHUNKS=N    also makes and opens a directory of N chunks (docs/bench/fill.md)
 # PAGES="NAME .."  only these pages [default: all for which there is input]
@@ -70,7 +71,7 @@ device() {
     run "$engines" device --path "$scratch" --engine "$engines"
 }
 
-# A load on a server that holds nothing yet, for what is removed is not given back to the disk.
+# A load on a server that holds nothing yet, for what is removed is given back to the disk only later.
 on_fresh_server() {
     run "$@" --serve "$scratch/load" --server-cores "$cores" --duration 5s --warmup 1s
     rm -rf "$scratch/load"
@@ -93,6 +94,40 @@ corpus() {
     # Read once, so that the disk it comes from is not what is measured.
     find "$CORPUS" -type f -exec cat {} + > /dev/null
     run "first and again" corpus "$CORPUS" --again --serve "$scratch/corpus" --server-cores "$cores"
+}
+
+compaction() {
+    page "Compaction: what it saves, what it costs, what it holds up"
+    find "$CORPUS" -type f -exec cat {} + > /dev/null
+    run "nightly backups, collected; then every second one removed" \
+        corpus "$CORPUS" --collect --half --serve "$scratch/compaction" --server-cores "$cores"
+    rm -rf "$scratch/compaction" "$scratch/compaction.rest"
+    run "versions stored one after another" fragmentation "$CORPUS" --serve "$scratch/versions" --server-cores "$cores"
+    rm -rf "$scratch/versions"
+    beside_compaction
+}
+
+# The same open loop on an idle server, while 1.3 GB of text are compacted with the default budget, and after that. Server
+# and client have a core each.
+beside_compaction() {
+    local url=http://127.0.0.1:7499 data=$scratch/beside server loop
+    loop=(mixed --size 64KiB --files 200 --rate 200 --duration 6s --url "$url" --token-file "$data/root-token")
+    taskset -c 0 "$(dirname "$bench")/dfsd" serve --data "$data" --listen "${url#http://}" --cores 1 --gc-interval 0 \
+        > "$scratch/beside.log" 2>&1 &
+    server=$!
+    until grep -q ready "$scratch/beside.log"; do kill -0 "$server" && sleep 0.1; done
+    "$bench" put --data text --size 8MiB --count 160 --concurrency 4 --keep --prefix /fill \
+        --url "$url" --token-file "$data/root-token" > /dev/null
+    run "idle" "${loop[@]}"
+    run "idle, again" "${loop[@]}"
+    curl -sf -H "authorization: Bearer $(cat "$data/root-token")" -X POST "$url/api/v1/gc/run" > /dev/null
+    run "while 1.3 GB are compacted" "${loop[@]}"
+    run "while they are compacted, again" "${loop[@]}"
+    # Else the two before measured nothing.
+    curl -sf -H "authorization: Bearer $(cat "$data/root-token")" "$url/api/v1/gc" | grep -q '"phase":"compact"'
+    kill "$server"
+    wait "$server" || true
+    rm -rf "$data"
 }
 
 similar() {
@@ -119,6 +154,6 @@ fill() {
     run "open after that" fill --data "$scratch/fill" --reopen
 }
 
-for page in ${PAGES:-pipeline device load ${CORPUS:+corpus similar codec} ${FILL_CHUNKS:+fill}}; do
+for page in ${PAGES:-pipeline device load ${CORPUS:+corpus compaction similar codec} ${FILL_CHUNKS:+fill}}; do
     write "$page" "$page"
 done
