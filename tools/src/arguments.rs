@@ -103,8 +103,12 @@ pub(crate) enum GcCommand {
     /// Show what the running and the last cycles did.
     Status,
     /// Begin a cycle; if one is under way, another one follows it.
+    ///
+    /// A cycle lets go what no retention keeps, finds what nothing refers to, moves what is alive out of segments that are
+    /// mostly dead, and gives those back.
     Run {
-        /// Wait until all that is garbage now is gone.
+        /// Do at full speed all that there is to do, and wait until it is done: what is garbage now is gone, and what was
+        /// written is compacted.
         #[arg(long)]
         now: bool,
     },
@@ -284,7 +288,8 @@ pub(crate) enum RemoteCommand {
     Df,
     /// See how garbage collection goes, or have it run.
     ///
-    /// Space of what was removed comes back by itself after a while; this is for who wants it now.
+    /// Space of what was removed comes back by itself after a while, and what was written is laid beside what is similar, so
+    /// that both take less; this is for who wants it now.
     #[command(subcommand, after_help = "Examples:\n  dfs gc status\n  dfs gc run --now")]
     Gc(GcCommand),
 }
