@@ -8,7 +8,7 @@
 //! chunks of acknowledged files, at most those of all that was ever sent.
 //!
 //! Where garbage is collected, what is dead lies in the segments until they are freed, and a start that reads them counts
-//! it again: then a node counts no more than they hold, and the least that the oracle knows of is not asked for, since
+//! it again: then a node counts no more than they hold, and no more saved than there was, and the least that the oracle knows of is not asked for, since
 //! files go. That what is alive is there shows when every file is read.
 //!
 //! What it would miss: where devices fail the segments may hold rows that nobody was told of, or lose some, and only the
@@ -105,11 +105,12 @@ fn compare(when: &str, counted: Distinct, there: Distinct) -> Result<(), Violati
     Err(violation!("{when} the node counts {counted:?}, its segments hold {there:?}"))
 }
 
-/// Compares what a node counts that has collected garbage with what lies in its segments.
+/// Compares what a node counts that has collected garbage with what lies in its segments. Of a chunk with several copies
+/// it may count another than the offline check, compressed in another way.
 fn at_most(when: &str, counted: Distinct, there: Distinct) -> Result<(), Violation> {
     let more = counted.chunks > there.chunks
         || counted.plain_bytes > there.plain_bytes
-        || counted.stored_bytes > there.stored_bytes;
+        || counted.stored_bytes + counted.similarity_bytes > counted.plain_bytes;
     if !more {
         return Ok(());
     }
@@ -207,7 +208,7 @@ mod tests {
         assert_eq!(at_most("", less, THERE), Ok(()));
         at_most("", Distinct { chunks: 4, ..THERE }, THERE).expect_err("a chunk too many");
         at_most("", Distinct { plain_bytes: 301, ..THERE }, THERE).expect_err("a byte too many");
-        at_most("", Distinct { stored_bytes: 201, ..THERE }, THERE).expect_err("a stored byte too many");
+        at_most("", Distinct { stored_bytes: 251, ..THERE }, THERE).expect_err("a stored byte too many");
     }
 
     #[test]

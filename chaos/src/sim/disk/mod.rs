@@ -480,6 +480,12 @@ pub struct SimFile {
 }
 
 impl SimFile {
+    /// Its number. What completes an operation asks a clone for it, and not for the field alone: so it captures the clone,
+    /// and the file stays open until the operation ends, as a real ring would keep it, whoever waits no more.
+    fn number(&self) -> u64 {
+        self.number
+    }
+
     fn request(&self, operation: Operation, offset: u64, bytes: u64) -> Request {
         let aligned = offset.is_multiple_of(SECTOR_BYTES as u64) && bytes.is_multiple_of(SECTOR_BYTES as u64);
         assert!(aligned, "direct I/O wants whole sectors: {operation:?} of {bytes} bytes at {offset}");
@@ -490,10 +496,9 @@ impl SimFile {
     async fn write(&self, buf: AlignedBuf, offset: u64, cut: Option<u64>) -> (io::Result<()>, AlignedBuf) {
         let mut request = self.request(Operation::Write, offset, buf.len() as u64);
         request.detail ^= checksum(&buf);
-        // The handle stays open, as a real ring would keep it, until the operation ends.
         let file = self.clone();
         let effect = move |medium: &mut Medium, ending| {
-            let result = medium.write(ending, file.number, (offset, &buf), cut);
+            let result = medium.write(ending, file.number(), (offset, &buf), cut);
             (result, buf)
         };
         self.disk.issue(request, effect).await
@@ -505,7 +510,7 @@ impl DiskFile for SimFile {
         let request = self.request(Operation::Read, offset, buf.len() as u64);
         let file = self.clone();
         let effect = move |medium: &mut Medium, ending| {
-            let result = medium.read(ending, file.number, offset, &mut buf);
+            let result = medium.read(ending, file.number(), offset, &mut buf);
             let have = result.as_ref().map_or(0, |have| *have);
             buf[have..].fill(GARBAGE);
             (result, buf)
@@ -524,21 +529,21 @@ impl DiskFile for SimFile {
     async fn sync(&self) -> io::Result<()> {
         let (file, cut) = (self.clone(), self.disk.stamp());
         let request = self.request(Operation::Sync, 0, 0);
-        self.disk.issue(request, move |medium, ending| medium.sync(ending, file.number, cut)).await
+        self.disk.issue(request, move |medium, ending| medium.sync(ending, file.number(), cut)).await
     }
 
     async fn set_len(&self, bytes: u64) -> io::Result<()> {
         let (file, request) = (self.clone(), self.request(Operation::SetLen, 0, bytes));
-        self.disk.issue(request, move |medium, ending| medium.set_len(ending, file.number, bytes)).await
+        self.disk.issue(request, move |medium, ending| medium.set_len(ending, file.number(), bytes)).await
     }
 
     async fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
         let (file, request) = (self.clone(), self.request(Operation::Punch, offset, bytes));
-        self.disk.issue(request, move |medium, ending| medium.punch(ending, file.number, offset, bytes)).await
+        self.disk.issue(request, move |medium, ending| medium.punch(ending, file.number(), offset, bytes)).await
     }
 
     async fn len(&self) -> io::Result<u64> {
         let (file, request) = (self.clone(), self.request(Operation::Len, 0, 0));
-        self.disk.issue(request, move |medium, ending| medium.len(ending, file.number)).await
+        self.disk.issue(request, move |medium, ending| medium.len(ending, file.number())).await
     }
 }
