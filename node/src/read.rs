@@ -37,7 +37,7 @@ pub struct FileReader<D: Disk> {
     started: u64,
     held: Option<Rc<Held>>,
     /// Ends with this.
-    _lease: Lease,
+    _lease: Option<Lease>,
 }
 
 /// What garbage collection must leave to an open file: its content, from where the reader is.
@@ -96,13 +96,14 @@ impl<D: Disk> Node<D> {
         let lease = self.0.store.lease();
         let (info, content) = self.content(target, version).await?;
         let range = 0..info.size();
-        let (source, held) = match content {
-            Content::Inline(bytes) => (Source::Inline(bytes), None),
+        let (source, held, lease) = match content {
+            // It needs nothing of the store, and a lease that says nothing would keep every collection waiting.
+            Content::Inline(bytes) => (Source::Inline(bytes), None, None),
             Content::Chunks { depth, entries, .. } => {
                 let (returned, end) = (Cell::new(0), Cell::new(range.end));
                 let held = Rc::new(Held { entries: entries.clone(), depth, returned, end });
                 lease.hold(held.clone());
-                (Source::Chunks(ManifestCursor::new(entries, depth)), Some(held))
+                (Source::Chunks(ManifestCursor::new(entries, depth)), Some(held), Some(lease))
             }
         };
         let reading = FuturesOrdered::new();
