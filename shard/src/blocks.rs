@@ -51,6 +51,15 @@ const JUDGED_BLOCKS_MIN: u64 = 1024;
 /// hand on, reads of single chunks nearly 5 times (RFC 8).
 const DECODED_PER_TWO_HANDED: u64 = 7;
 
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Somebody who wants bytes of a file: how he reads decides how large blocks should be.
+    Client,
+    /// The store: it moves a chunk, or looks whether a copy is whole.
+    Store,
+}
+
 /// How the blocks of a segment are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SegmentReads {
@@ -125,6 +134,7 @@ impl DecodedBlocks {
     /// Errors: those of whichever reading it is.
     pub(crate) async fn block(
         shared: &Rc<RefCell<Self>>,
+        reader: Reader,
         location: Location,
         read: impl Future<Output = Result<DecodedBlock, ReadError>> + 'static,
     ) -> Result<Rc<DecodedBlock>, ReadError> {
@@ -137,7 +147,7 @@ impl DecodedBlocks {
             match blocks.underway.get(&place).and_then(WeakShared::upgrade) {
                 Some(reading) => reading,
                 None => {
-                    let reading = Self::reading(Underway { place, blocks: shared.clone() }, read);
+                    let reading = Self::reading(Underway { place, blocks: shared.clone() }, reader, read);
                     let weak = reading.downgrade().expect("invariant: it was not waited for yet");
                     blocks.underway.insert(place, weak);
                     reading
@@ -147,16 +157,22 @@ impl DecodedBlocks {
         reading.await
     }
 
-    fn reading(underway: Underway, read: impl Future<Output = Result<DecodedBlock, ReadError>> + 'static) -> Reading {
+    fn reading(
+        underway: Underway,
+        reader: Reader,
+        read: impl Future<Output = Result<DecodedBlock, ReadError>> + 'static,
+    ) -> Reading {
         let read = async move {
             let block = Rc::new(read.await?);
             if block.entry.chunks.len() > 1 {
                 let cost = block.memory_bytes();
                 let mut blocks = underway.blocks.borrow_mut();
                 blocks.kept.insert(underway.place, block.clone(), cost);
-                let decoded_bytes = block.plain.len() as u64;
-                *blocks.reads.entry(underway.place.0).or_default() +=
-                    SegmentReads { blocks: 1, decoded_bytes, handed_bytes: 0 };
+                if reader == Reader::Client {
+                    let decoded_bytes = block.plain.len() as u64;
+                    *blocks.reads.entry(underway.place.0).or_default() +=
+                        SegmentReads { blocks: 1, decoded_bytes, handed_bytes: 0 };
+                }
             }
             Ok(block)
         };
@@ -203,7 +219,7 @@ mod tests {
     ) -> LocalBoxFuture<'static, Result<Rc<DecodedBlock>, ReadError>> {
         let location = Location { segment: SegmentId(1), column: 0, offset, sectors: 1, ordinal: 0 };
         let blocks = blocks.clone();
-        async move { DecodedBlocks::block(&blocks, location, read).await }.boxed_local()
+        async move { DecodedBlocks::block(&blocks, Reader::Client, location, read).await }.boxed_local()
     }
 
     /// A reading that ends when it is told what it gave; one that nobody polls again does not.

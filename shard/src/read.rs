@@ -10,7 +10,7 @@ use proto::limits::SECTOR_BYTES;
 use proto::port::{AlignedBuf, Disk, DiskFile};
 use proto::{ChunkId, CoreId, Generation, Location, SegmentId};
 
-use crate::blocks::{DecodedBlock, DecodedBlocks};
+use crate::blocks::{DecodedBlock, DecodedBlocks, Reader};
 use crate::error::ReadError;
 use crate::known::RowChunks;
 use crate::row::{RowPlace, open_table, table_of};
@@ -55,7 +55,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         id: &ChunkId,
         location: Location,
     ) -> Result<Vec<u8>, ReadError> {
-        let read = self.read_at(id, location).await;
+        let read = self.read_for(Reader::Client, id, location).await;
         if matches!(read, Err(ReadError::Corrupt { .. })) {
             let id = *id;
             let forget = move |inner: &Inner<D, L>| inner.owner.borrow_mut().forget(&id, location);
@@ -64,15 +64,21 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         read
     }
 
-    /// Reads a chunk at `location` and nowhere else.
+    /// Reads a chunk at `location` and nowhere else, for the store itself.
     pub(crate) async fn read_at(self: &Rc<Self>, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
+        self.read_for(Reader::Store, id, location).await
+    }
+
+    async fn read_for(self: &Rc<Self>, reader: Reader, id: &ChunkId, location: Location) -> Result<Vec<u8>, ReadError> {
         let segment = self.segment(location.segment).await?;
         let corrupt = |what: &str| ReadError::Corrupt { location, what: what.to_owned() };
         let ordinal = usize::from(location.ordinal);
         if segment.generation != Generation::HOT {
-            let block = self.block(segment, location).await?;
+            let block = self.block(reader, segment, location).await?;
             let plain = block.chunk(id, ordinal).map_err(corrupt)?;
-            self.blocks.borrow_mut().handed(location.segment, plain.len());
+            if reader == Reader::Client {
+                self.blocks.borrow_mut().handed(location.segment, plain.len());
+            }
             return Ok(plain.to_vec());
         }
         let mut sectors = self.read_sectors(&segment, location).await?;
@@ -87,13 +93,18 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
     /// The block at `location`, decoded whole.
     ///
     /// Whoever reads one chunk of it mostly wants others soon, or did a moment ago.
-    async fn block(self: &Rc<Self>, segment: Arc<Segment>, location: Location) -> Result<Rc<DecodedBlock>, ReadError> {
+    async fn block(
+        self: &Rc<Self>,
+        reader: Reader,
+        segment: Arc<Segment>,
+        location: Location,
+    ) -> Result<Rc<DecodedBlock>, ReadError> {
         let inner = self.clone();
         let read = async move {
             let mut sectors = inner.read_sectors(&segment, location).await?;
             decode_at(&segment, location, &mut sectors)
         };
-        DecodedBlocks::block(&self.blocks, location, read).await
+        DecodedBlocks::block(&self.blocks, reader, location, read).await
     }
 
     /// Reads the sectors that hold the block at `location`.
