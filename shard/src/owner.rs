@@ -96,7 +96,7 @@ pub struct Volume {
 }
 
 impl Volume {
-    fn of(chunk: &DurableChunk) -> Volume {
+    pub(crate) fn of(chunk: &DurableChunk) -> Volume {
         Volume::of_chunk(chunk.plain_bytes, chunk.stored_bytes, chunk.is_shared)
     }
 
@@ -365,6 +365,13 @@ impl Owner {
             self.index.insert(id, location);
             self.changes += 1;
             self.departures += 1;
+        }
+    }
+
+    /// Remembers a further copy of a chunk that the index knows: the one that it names could not be read.
+    pub(crate) fn keep_copy(&mut self, id: &ChunkId, location: Location) {
+        if self.known(id).is_some_and(|known| known != location) {
+            self.remember_copy(*id, location);
         }
     }
 

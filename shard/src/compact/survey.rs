@@ -136,11 +136,17 @@ async fn settle_copy<D: Disk, L: SegmentLog>(
         inner.peers.ask(owner, move |inner: &Inner<D, L>| inner.owner.borrow_mut().drop_copy(&id, here)).await;
         return Some(false);
     }
-    if inner.read_at(&id, here).await.is_ok() {
-        inner.peers.ask(owner, move |inner: &Inner<D, L>| inner.owner.borrow_mut().prefer(&id, here)).await;
-        return Some(true);
+    // Whatever becomes of it, the segment is not given back as long as it may hold the only whole copy.
+    inner.peers.ask(owner, move |inner: &Inner<D, L>| inner.owner.borrow_mut().keep_copy(&id, here)).await;
+    if inner.read_at(&id, here).await.is_err() {
+        return None;
     }
-    None
+    let prefer = move |inner: &Inner<D, L>| {
+        let mut owner = inner.owner.borrow_mut();
+        owner.prefer(&id, here);
+        owner.answers(&id, here)
+    };
+    inner.peers.ask(owner, prefer).await.then_some(true)
 }
 
 /// Opens and decodes a block that must hold `chunks`.
