@@ -159,7 +159,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             parity_bytes: Cell::new(parity_bytes),
             reserved_bytes: Cell::new(0),
             settled: Cell::new(true),
-            is_compressed: Cell::new(None),
+            content: Cell::new(None),
         };
         self.home.borrow_mut().insert(id, Rc::new(home));
         Ok(())

@@ -25,6 +25,7 @@ use zerocopy::IntoBytes;
 
 use crate::error::{LogError, SegmentError, StoreError};
 use crate::open::METADATA_RESERVE_BYTES;
+use crate::owner::Volume;
 use crate::recovery::sums;
 use crate::row::{CompressedBlock, RowPlace, RowTarget, SealedRow, piece_bytes, seal_row};
 use crate::rows::Rows;
@@ -106,8 +107,8 @@ pub struct HomeSegment {
     /// It is listed as sealed, and the owners have all its chunks: a checkpoint of the index may cover it. Any other
     /// segment is read in whole by the next start.
     pub settled: Cell<bool>,
-    /// Whether compression shrank what it holds; `None` until compaction has looked.
-    pub is_compressed: Cell<Option<bool>>,
+    /// All that it holds, dead or alive; `None` until compaction has looked.
+    pub content: Cell<Option<Volume>>,
 }
 
 /// Name of one column's file on its device.
@@ -216,7 +217,7 @@ impl<D: Disk> OpenSegment<D> {
             parity_bytes: Cell::default(),
             reserved_bytes: Cell::default(),
             settled: Cell::new(false),
-            is_compressed: Cell::new(None),
+            content: Cell::new(None),
         };
         let open = OpenSegment {
             home: Rc::new(home),

@@ -79,6 +79,8 @@ pub struct Pick {
     /// Segments that stay: they hold pages of the current checkpoint of the index, or chunks that are referenced and
     /// not in the index.
     pub protected: Arc<BTreeSet<SegmentId>>,
+    /// What looking may take of this core.
+    pub budget: Budget,
     /// Whether segments that clients' writes filled are victims however much of them is live, to be regrouped.
     pub regroup: Regroup,
 }

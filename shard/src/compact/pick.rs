@@ -1,7 +1,7 @@
 //! Which segments are worth rewriting.
 //!
-//! First by the entries that name a segment, which costs nothing but asking; what may be a victim is looked at again by
-//! the bytes of its live chunks, for which its rows are read. Live is measured against the bytes of the files, with
+//! First by the entries that name a segment and the average of the chunks that it holds; what may be a victim is looked at
+//! again by the bytes of its live chunks, for which its rows are read. Live is measured against the bytes of the files, with
 //! redundancy: so many narrow rows, whose headers and padding weigh, make a victim too. A chunk is moved for that twice at
 //! most: segments of the last generation are measured against what they hold.
 //!
@@ -15,12 +15,13 @@ use std::rc::Rc;
 use proto::port::Disk;
 use proto::{CoreId, Generation, SegmentId};
 
+use super::budget::Pace;
 use super::{
     LIVE_PERCENT_MIN, LIVE_PERCENT_MIN_MOVED_TWICE, MoveKind, Pick, RIPE_ROUNDS, ROUND_CHUNKS_MAX, Regroup, Victim,
 };
 use crate::blocks::SegmentReads;
 use crate::open::durable_chunks;
-use crate::owner::{DurableChunk, Standing};
+use crate::owner::{DurableChunk, Standing, Volume};
 use crate::segment::SegmentLog;
 use crate::store::Inner;
 
@@ -44,24 +45,6 @@ struct Weighed {
     all_bytes: u64,
 }
 
-/// What compression saved of a segment.
-#[derive(Clone, Copy, Debug, Default)]
-struct Gain {
-    plain_bytes: u64,
-    stored_bytes: u64,
-}
-
-impl Gain {
-    fn add(&mut self, chunk: &DurableChunk) {
-        self.plain_bytes += u64::from(chunk.plain_bytes);
-        self.stored_bytes += u64::from(chunk.stored_bytes);
-    }
-
-    fn is_worth_it(self) -> bool {
-        self.stored_bytes * 100 <= self.plain_bytes * (100 - GAIN_PERCENT_MIN)
-    }
-}
-
 pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pick: &Pick) -> Vec<Victim> {
     let mut candidates = Vec::new();
     for core in inner.cores() {
@@ -82,27 +65,34 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
             candidate.kind.is_read_randomly = reads.get(&candidate.segment).is_some_and(SegmentReads::are_random);
         }
     }
+    let mut pace = Pace::new(&pick.budget);
+    let mut hot = BTreeSet::new();
+    let mut averages = BTreeMap::new();
+    for candidate in candidates.iter_mut().filter(|candidate| candidate.live_chunks > 0) {
+        if pace.is_stopped() {
+            return Vec::new();
+        }
+        // What cannot be read cannot be moved.
+        let Some(content) = inner.content(candidate.segment).await else { continue };
+        pace.step().await;
+        candidate.live_bytes = candidate.live_chunks * (content.stored_bytes / content.chunks.max(1));
+        averages.insert(candidate.segment, content);
+        let may_shrink = content.stored_bytes * 100 <= content.plain_bytes * (100 - GAIN_PERCENT_MIN);
+        if pick.regroup == Regroup::Hot && candidate.generation == Generation::HOT && may_shrink {
+            hot.insert(candidate.segment);
+        }
+    }
+    candidates.retain(|candidate| candidate.live_chunks == 0 || averages.contains_key(&candidate.segment));
     let full_bytes = inner.options.piece_bytes * inner.options.geometry.columns() as u64;
     let ripe = match pick.regroup {
         Regroup::Victims => BTreeSet::new(),
-        Regroup::Hot => ripe(&candidates, full_bytes, RIPE_ROUNDS * inner.peers.count()),
+        Regroup::Hot => ripe(&candidates, &hot, full_bytes, RIPE_ROUNDS * inner.peers.count()),
     };
-    let (chunks, stored_bytes) = inner.totals().await;
     let (mut victims, mut regrouped) = (Vec::new(), Vec::new());
     for mut candidate in candidates {
-        let chunk_bytes = stored_bytes / chunks.max(1);
-        candidate.live_bytes = candidate.live_chunks * chunk_bytes;
-        let is_hot = pick.regroup == Regroup::Hot
-            && candidate.generation == Generation::HOT
-            && candidate.live_chunks > 0
-            && inner.is_compressed(candidate.segment).await;
-        let is_ripe = ripe.contains(&candidate.segment);
-        if candidate.live_chunks > 0 && (is_hot || is_ripe || candidate.kind.is_read_randomly) {
-            if is_hot && !ripe.is_empty() {
-                candidate.kind.to = Generation::LAST;
-            }
-            regrouped.push(candidate);
-            continue;
+        let is_hot = hot.contains(&candidate.segment);
+        if is_hot && !ripe.is_empty() {
+            candidate.kind.to = Generation::LAST;
         }
         let geometry = inner.options.geometry;
         let with_parity = |bytes: u64| bytes * geometry.columns() as u64 / geometry.k() as u64;
@@ -116,6 +106,7 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
             let weigh = move |inner: Rc<Inner<D, L>>| async move { inner.weigh(id).await };
             // What cannot be read cannot be moved.
             let Some(weighed) = inner.peers.call(inner.home_of(id), weigh).await else { continue };
+            pace.step().await;
             candidate.live_bytes = weighed.live_bytes;
             if candidate.generation >= Generation::LAST {
                 is_below(weighed.live_bytes, weighed.all_bytes, u64::from(LIVE_PERCENT_MIN_MOVED_TWICE))
@@ -127,6 +118,8 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
         };
         if is_victim {
             victims.push(candidate);
+        } else if is_hot || ripe.contains(&candidate.segment) || candidate.kind.is_read_randomly {
+            regrouped.push(candidate);
         }
     }
     // By parts of a thousand, so that equals stay in the order of their numbers.
@@ -139,10 +132,10 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
 /// Segments of chunks that were moved once and shall be moved again beside the hot ones: the last written that fit one
 /// round with those, if at least `rounds_min` of them were not filled. Each round leaves one such on each core, so that
 /// many rounds made them.
-fn ripe(candidates: &[Victim], full_bytes: u64, rounds_min: usize) -> BTreeSet<SegmentId> {
-    let of = |generation| candidates.iter().filter(move |segment| segment.generation == generation);
-    let mut chunks: u64 = of(Generation::HOT).map(|segment| segment.live_chunks).sum();
-    let moved_once = of(Generation::HOT.moved());
+fn ripe(candidates: &[Victim], hot: &BTreeSet<SegmentId>, full_bytes: u64, rounds_min: usize) -> BTreeSet<SegmentId> {
+    let beside = candidates.iter().filter(|segment| hot.contains(&segment.segment));
+    let mut chunks: u64 = beside.map(|segment| segment.live_chunks).sum();
+    let moved_once = candidates.iter().filter(|segment| segment.generation == Generation::HOT.moved());
     let moved_once = moved_once.filter(|segment| segment.live_chunks > 0 && !segment.kind.is_read_randomly);
     let mut moved_once: Vec<&Victim> = moved_once.collect();
     moved_once.sort_by_key(|segment| Reverse(segment.segment));
@@ -185,32 +178,18 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         sum
     }
 
-    /// Chunks of all cores, and their stored bytes.
-    async fn totals(&self) -> (u64, u64) {
-        let (mut chunks, mut stored_bytes) = (0, 0u64);
-        for core in self.cores() {
-            let ask = |inner: &Inner<D, L>| {
-                let owner = inner.owner.borrow();
-                (owner.index.chunks(), owner.volume(|_| true).stored_bytes)
-            };
-            let (more, bytes) = self.peers.ask(core, ask).await;
-            (chunks, stored_bytes) = (chunks + more, stored_bytes.wrapping_add(bytes));
-        }
-        (chunks, crate::owner::at_least_nothing(stored_bytes))
-    }
-
-    /// Whether compression shrank what a segment holds: else compaction would win nothing either. One that cannot be read
-    /// counts as incompressible.
-    async fn is_compressed(&self, segment: SegmentId) -> bool {
+    /// All that a segment holds, dead or alive; read once after a start. `None` if it cannot be read.
+    async fn content(&self, segment: SegmentId) -> Option<Volume> {
         let look = move |inner: Rc<Inner<D, L>>| async move {
-            let Some(home) = inner.home.borrow().get(&segment).cloned() else { return false };
-            if home.is_compressed.get().is_none() {
-                let Ok(rows) = inner.read_rows(&home).await else { return false };
-                let mut gain = Gain::default();
-                rows.iter().flat_map(|(_, table)| durable_chunks(segment, table)).for_each(|chunk| gain.add(&chunk));
-                home.is_compressed.set(Some(gain.is_worth_it()));
+            let home = inner.home.borrow().get(&segment).cloned()?;
+            if home.content.get().is_none() {
+                let mut content = Volume::default();
+                for (_, table) in inner.read_rows(&home).await.ok()? {
+                    durable_chunks(segment, &table).for_each(|chunk| content += Volume::of(&chunk));
+                }
+                home.content.set(Some(content));
             }
-            home.is_compressed.get() == Some(true)
+            home.content.get()
         };
         self.peers.call(self.home_of(segment), look).await
     }
@@ -271,15 +250,16 @@ mod tests {
     fn what_many_rounds_moved_once_is_ripe_but_for_what_no_round_can_hold() {
         let mut segments = vec![segment(1, 0, 10, 100), segment(2, 2, 10, 10), segment(3, 1, 10, 100)];
         segments.extend((4..12).map(|id| segment(id, 1, 10, 10)));
+        let hot = [SegmentId(1)].into();
         let ids = |ripe: BTreeSet<SegmentId>| ripe.into_iter().map(|segment| segment.0).collect::<Vec<_>>();
-        assert_eq!(ids(ripe(&segments, 100, 8)), (3..12).collect::<Vec<_>>());
-        assert_eq!(ids(ripe(&segments, 100, 9)), [0; 0], "a filled segment is no round");
+        assert_eq!(ids(ripe(&segments, &hot, 100, 8)), (3..12).collect::<Vec<_>>());
+        assert_eq!(ids(ripe(&segments, &hot, 100, 9)), [0; 0], "a filled segment is no round");
         segments[4].kind.is_read_randomly = true;
-        assert_eq!(ids(ripe(&segments, 100, 8)), [0; 0], "what is read randomly is moved by itself");
+        assert_eq!(ids(ripe(&segments, &hot, 100, 8)), [0; 0], "what is read randomly is moved by itself");
         segments[4].kind.is_read_randomly = false;
         segments[0].live_chunks = ROUND_CHUNKS_MAX - 80;
-        assert_eq!(ids(ripe(&segments, 100, 8)), (4..12).collect::<Vec<_>>(), "the last written that fit");
+        assert_eq!(ids(ripe(&segments, &hot, 100, 8)), (4..12).collect::<Vec<_>>(), "the last written that fit");
         segments[0].live_chunks += 1;
-        assert_eq!(ids(ripe(&segments, 100, 8)), [0; 0], "too few of them fit");
+        assert_eq!(ids(ripe(&segments, &hot, 100, 8)), [0; 0], "too few of them fit");
     }
 }
