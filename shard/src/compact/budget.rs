@@ -12,6 +12,8 @@ use proto::port::runtime;
 
 /// The shortest pause: timers have a resolution of a millisecond.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
+/// What is owed beyond it is forgiven: a disk that hung for a minute is no reason to rest for an hour.
+const OWED_MAX: Duration = Duration::from_secs(10);
 /// The longest pause, however small the share.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
@@ -91,8 +93,9 @@ impl Pace {
         if self.owed < PAUSE_MIN {
             runtime::yield_now().await;
         } else {
-            runtime::sleep(self.owed.min(PAUSE_MAX)).await;
-            self.owed = Duration::ZERO;
+            let pause = self.owed.min(PAUSE_MAX);
+            runtime::sleep(pause).await;
+            self.owed = (self.owed - pause).min(OWED_MAX);
         }
         self.worked_since = runtime::monotonic();
     }
