@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use meta::{Command, ProposeError, Response};
-use proto::CoreId;
 use proto::port::{Disk, runtime};
+use proto::{CoreId, SegmentId};
 use shard::compact::Pace;
 use shard::{ReadError, Swept};
 
@@ -40,6 +40,9 @@ pub(super) enum Abort {
     /// The last checkpoint of the index cannot be read, so nobody knows which segments hold it.
     #[error("the list of the index's last checkpoint cannot be read: {0}")]
     CheckpointUnreadable(ReadError),
+    /// A segment that the log lists as freed is named by the index: restart the node.
+    #[error("segment {0} is freed and in use")]
+    InUse(SegmentId),
     /// The files of freed segments were not removed: check the disk; the next cycle or start tries again.
     #[error("files were not removed: {0}")]
     Remove(Arc<std::io::Error>),
@@ -48,6 +51,7 @@ pub(super) enum Abort {
 impl<D: Disk> Collector<D> {
     /// Runs one cycle, with or without compaction.
     pub(super) async fn cycle(&self, compacts: bool, pace: &mut Pace) -> Result<CycleReport, Abort> {
+        self.finish_freeing().await?;
         self.desk.note(|status| status.phase = Phase::Expire);
         let expired = Node(self.node.clone()).expire(u64::MAX).await?;
         // 1, 2: whoever is answered from now on is answered in this epoch, and whoever was answered before the last one

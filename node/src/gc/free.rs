@@ -50,13 +50,14 @@ impl<D: Disk> Collector<D> {
         pace: &mut Pace,
     ) -> Result<Freed, Abort> {
         self.desk.note(|status| status.phase = Phase::Free);
-        self.finish_freeing().await?;
         // Those of a checkpoint that is being taken would be in segments that nothing names yet: whoever has the turn knows
         // all pages.
-        let old_pages = self.page_segments().await?;
+        // A checkpoint that cannot be read is replaced, whatever lies where.
+        let old_pages = self.page_segments().await.ok();
         let mut unused = self.node.store.unused_segments().await;
-        unused.retain(|unused| !marks.protect(unused) && !old_pages.contains(&unused.segment));
-        if !has_changed && unused.is_empty() {
+        unused.retain(|unused| !marks.protect(unused));
+        let is_page = |unused: &UnusedSegment| old_pages.as_ref().is_some_and(|pages| pages.contains(&unused.segment));
+        if !has_changed && old_pages.is_some() && unused.iter().all(is_page) {
             return Ok(Freed::default());
         }
         // From here on no checkpoint counts or names what is freed, even if a crash comes.
@@ -67,8 +68,9 @@ impl<D: Disk> Collector<D> {
             checkpoint::give_up(&self.node, turn).await?;
         }
         let pages = self.page_segments().await?;
-        let mut unused = self.node.store.unused_segments().await;
-        unused.retain(|unused| !marks.protect(unused) && !pages.contains(&unused.segment));
+        // What became unused since may be counted by this checkpoint.
+        let still = self.node.store.unused_segments().await;
+        unused.retain(|unused| !pages.contains(&unused.segment) && still.contains(unused));
         let mut freed = Freed::default();
         for batch in unused.chunks(FREE_BATCH_SEGMENTS_MAX) {
             self.free_batch(batch).await?;
@@ -99,12 +101,18 @@ impl<D: Disk> Collector<D> {
         match self.node.store.free(segment).await {
             Ok(_) => Ok(()),
             Err(FreeError::Device { source, .. }) => Err(Abort::Remove(source)),
-            Err(FreeError::InUse(_)) => unreachable!("invariant: what nothing names stays so while nobody marks"),
+            Err(FreeError::InUse(segment)) => Err(Abort::InUse(segment)),
         }
     }
 
     /// Removes what an earlier cycle left of segments that it had freed.
-    async fn finish_freeing(&self) -> Result<(), Abort> {
+    ///
+    /// It comes before the mark, which may find a chunk again in one of them.
+    pub(super) async fn finish_freeing(&self) -> Result<(), Abort> {
+        let work = self.desk.work.lock().await;
+        if *work == Work::Over {
+            return Err(Abort::Closing);
+        }
         for (segment, members) in self.meta.view(|view| view.freed_segments()) {
             let member = |device: DeviceId| Some(Member { device, disk: self.node.disk(device)? });
             let Some(members) = members.into_iter().map(member).collect::<Option<Vec<Member<D>>>>() else { continue };
@@ -114,6 +122,7 @@ impl<D: Disk> Collector<D> {
             removed.map_err(|(_, error)| Abort::Remove(Arc::new(error)))?;
             self.propose(Command::ForgetSegment { segment }).await?;
         }
+        drop(work);
         Ok(())
     }
 
