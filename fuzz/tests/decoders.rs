@@ -31,6 +31,7 @@ const COVERED: &[(&str, &str)] = &[
     ("chunk/src/ring.rs parse", "key-file"),
     ("chunk/src/ring.rs parse_key", "key-file"),
     ("chunk/src/ring.rs parse_line", "key-file"),
+    ("chunk/src/warm.rs decode_on", "payload"),
     ("chunk/src/warm.rs decompress_zstd", "payload"),
     ("client/src/time.rs parse_rfc3339_utc_ns", "text"),
     ("client/src/url.rs decode", "client"),
