@@ -115,6 +115,11 @@ impl Bridge {
         }
     }
 
+    /// What a read or write is to the faults.
+    fn part(&self, operation: Operation, inode: INodeNo, offset: u64, bytes: u64) -> Operation {
+        lock(&self.state).parts.take(operation, inode.0, offset, bytes)
+    }
+
     fn attr(&self, attributes: Attributes) -> FileAttr {
         let Attributes { inode, is_directory, mode, bytes, reserved_pages } = attributes;
         FileAttr {
@@ -318,8 +323,9 @@ impl Filesystem for Bridge {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let operation = self.part(Operation::Read, inode, offset, u64::from(bytes));
         self.serve(
-            Operation::Read,
+            operation,
             reply,
             |state| {
                 check_handle(state, handle)?;
@@ -342,8 +348,9 @@ impl Filesystem for Bridge {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let operation = self.part(Operation::Write, inode, offset, data.len() as u64);
         self.serve(
-            Operation::Write,
+            operation,
             reply,
             |state| {
                 check_handle(state, handle)?;

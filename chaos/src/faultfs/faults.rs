@@ -1,6 +1,6 @@
 //! Which operations fail, when, and how.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -23,6 +23,29 @@ pub enum Operation {
     Remove,
     Rename,
     MakeDirectory,
+    /// A later part of a read or write that the kernel cut: no fault is aimed at it.
+    ///
+    /// Linux completes a transfer that fails in a later part as a short one; the ring then asks for the rest, at an offset
+    /// that `fuse_direct_IO` has not moved on, so that it goes to, or comes from, the beginning. Disks do not do that.
+    LaterPart,
+}
+
+/// Bytes of a part, but for the last.
+const PART_BYTES: u64 = 1 << 20;
+
+/// Where transfers go on that the kernel has cut.
+#[derive(Debug, Default)]
+pub(super) struct Parts(BTreeSet<(Operation, u64, u64)>);
+
+impl Parts {
+    /// What `operation`, a read or write of a file, is to the faults.
+    pub(super) fn take(&mut self, operation: Operation, inode: u64, offset: u64, bytes: u64) -> Operation {
+        let is_later = self.0.remove(&(operation, inode, offset));
+        if bytes == PART_BYTES {
+            self.0.insert((operation, inode, offset + bytes));
+        }
+        if is_later { Operation::LaterPart } else { operation }
+    }
 }
 
 /// What happens to an operation.
@@ -113,6 +136,18 @@ impl Effect {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_first_part_of_a_transfer_meets_faults() {
+        let mut parts = Parts::default();
+        let mut kind = |offset: u64, bytes| parts.take(Operation::Write, 7, offset << 20, bytes);
+        assert_eq!(kind(1, 1 << 20), Operation::Write);
+        assert_eq!(kind(2, 1 << 20), Operation::LaterPart);
+        assert_eq!(kind(3, 4096), Operation::LaterPart);
+        assert_eq!(kind(3, 4096), Operation::Write, "another one");
+        assert_eq!(parts.take(Operation::Read, 7, 0, 1 << 20), Operation::Read);
+        assert_eq!(parts.take(Operation::Write, 7, 1 << 20, 1), Operation::Write, "a read goes on there");
+    }
 
     #[test]
     fn a_fault_meets_the_operations_that_it_names_and_no_other() {

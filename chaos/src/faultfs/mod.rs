@@ -40,8 +40,8 @@ use fuser::{BackgroundSession, Config, MountOption};
 use rustix::mount::UnmountFlags;
 
 use self::bridge::{Bridge, Hanging};
-use self::faults::Faults;
 pub use self::faults::{Effect, Fault, Operation};
+use self::faults::{Faults, Parts};
 use self::store::Store;
 use crate::sim::Random;
 
@@ -101,6 +101,7 @@ struct State {
     /// Counts power losses; what was opened before one is of no use after it.
     epoch: u64,
     hanging: Vec<Hanging>,
+    parts: Parts,
 }
 
 type Shared = Arc<Mutex<State>>;
@@ -128,6 +129,7 @@ pub fn mount(path: &Path, capacity_bytes: u64) -> io::Result<FaultFs> {
         lies_about_syncs: false,
         epoch: 0,
         hanging: Vec::new(),
+        parts: Parts::default(),
     };
     let state: Shared = Arc::new(Mutex::new(state));
     let mut config = Config::default();
