@@ -7,12 +7,18 @@
 //! moves entries only to a new group at the end, which is still to come: an entry that is there during the whole walk is
 //! looked at.
 
+use proto::planted::{self, Bug};
 use proto::{ChunkId, Location};
 
 use crate::index::{Coverage, Index, Lookup};
 
 /// Age from which an entry is stale.
 pub const STALE_AGE: u8 = 2;
+
+/// Age from which an entry is condemned.
+fn condemned_age() -> u8 {
+    STALE_AGE - u8::from(planted::is(Bug::FreedBeforeGrace))
+}
 
 /// How far a walk over the stale entries has come; the default is its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +68,7 @@ impl Index {
                 let partition = self.partitions[at.shard].as_ref().expect("invariant: it has groups");
                 for known in partition.group_entries(&self.buckets, at.group).map(|slot| slot.rest.known()) {
                     seen += 1;
-                    if known.pin.age_at(self.epoch) >= STALE_AGE {
+                    if known.pin.age_at(self.epoch) >= condemned_age() {
                         stale.push(known.place.in_segment(self.segments.segment(known.segment)));
                     }
                 }
@@ -75,7 +81,7 @@ impl Index {
 
     /// Removes a chunk if `location` is what the index knows of it and its entry is still stale. Returns whether it was.
     pub fn condemn(&mut self, id: &ChunkId, location: Location) -> bool {
-        self.pin_age(id).is_some_and(|age| age >= STALE_AGE) && self.remove(id, location)
+        self.pin_age(id).is_some_and(|age| age >= condemned_age()) && self.remove(id, location)
     }
 
     /// Where a chunk lies, if it is known.

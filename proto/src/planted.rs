@@ -82,11 +82,11 @@ bugs! {
     // Garbage collection.
     /// A chunk that an upload is told about is not pinned.
     LostPin = "lost-pin",
-    /// What open reads need is not marked.
+    /// What was pinned in the epoch before is condemned already.
     FreedBeforeGrace = "freed-before-grace",
     /// What open uploads hold is not marked.
     UnmarkedUpload = "unmarked-upload",
-    /// A segment is freed although a chunk that should lie there is missing from the index.
+    /// The rows of a segment that a crash left open do not enter the index, which counts as complete all the same.
     IncompleteIndexTrusted = "incomplete-index-trusted",
     /// A segment is freed although the index does not know yet what was written to it last.
     UnsettledFreed = "unsettled-freed",

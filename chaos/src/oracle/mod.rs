@@ -9,7 +9,7 @@
 //! * One that was in flight at a crash, or whose answer leaves the outcome open, may or may not have happened: both
 //!   histories stay until something is seen that tells them apart.
 //! * What is seen (a stat, a listing, bytes) strikes out the histories that do not show it.
-//! * Versions go when the node likes, within a retention; see [`retention`].
+//! * Versions go when the node likes, within a retention; see `retention`.
 //!
 //! No history left is a violation. The method is just-in-time linearization (G. Lowe, "Testing for linearizability",
 //! Concurrency and Computation 29(4), 2017); spaces keep the number of histories small.

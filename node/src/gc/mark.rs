@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 
 use meta::{Content, ManifestEntry, ManifestsCursor};
 use proto::limits::{MARK_STEP_ENTRIES_MAX, MARK_STEP_VERSIONS_MAX, PROTECTED_SEGMENTS_MAX};
-use proto::planted::{self, Bug};
 use proto::port::Disk;
 use proto::{CoreId, SegmentId};
 use shard::compact::Pace;
@@ -112,9 +111,6 @@ impl<D: Disk> Marks<'_, D> {
         // A chunk without a hint is on its way into a row.
         let lost = self.collector.node.store.mark(batch).await;
         for reference in lost.into_iter().filter(|reference| reference.hint != NOWHERE) {
-            if planted::is(Bug::IncompleteIndexTrusted) {
-                continue;
-            }
             self.missing += 1;
             self.protected.insert(reference.hint.segment);
         }
