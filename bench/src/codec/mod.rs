@@ -1,8 +1,8 @@
 //! How to choose the codec of a block: fixed rules over cheap probes, a trained model, and perfect knowledge, by what they
 //! leave and what they take of the processor.
 //!
-//! Every block is compressed in every way and each way is timed, so that any rule can be judged afterwards. [`units`]: the
-//! blocks. [`probes`]: what may be known before. [`rules`]: who chooses. [`tree`]: the model.
+//! Every block is compressed in every way and each way is timed, so that any rule can be judged afterwards. `units`: the
+//! blocks. `probes`: what may be known before. `rules`: who chooses. `tree`: the model.
 //!
 //! Times are of CPU time, with the rest of a block's path in them: bytes × CPU of a codec alone would be least for a rule
 //! that compresses nothing.
