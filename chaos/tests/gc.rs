@@ -237,6 +237,17 @@ fn a_start_finishes_what_a_crash_left_of_a_freed_segment() {
 }
 
 #[test]
+fn a_reader_of_a_short_file_keeps_no_collection_waiting() {
+    run(9, |disk| async move {
+        let nodes = open(&disk).await;
+        put(&nodes[0], "/short", b"it comes with the metadata").await;
+        let reader = nodes[1].open_file(Target::Path(path("/short"))).await.unwrap();
+        nodes[0].collect(Collect::Now).await.unwrap();
+        drop(reader);
+    });
+}
+
+#[test]
 fn what_a_failing_disk_did_not_remove_is_removed_by_the_next_cycle() {
     run(7, |disk| async move {
         let nodes = open(&disk).await;
