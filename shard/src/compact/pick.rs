@@ -67,22 +67,24 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
     }
     let mut pace = Pace::new(&pick.budget);
     let mut hot = BTreeSet::new();
-    let mut averages = BTreeMap::new();
+    let mut unreadable = BTreeSet::new();
     for candidate in candidates.iter_mut().filter(|candidate| candidate.live_chunks > 0) {
         if pace.is_stopped() {
             return Vec::new();
         }
         // What cannot be read cannot be moved.
-        let Some(content) = inner.content(candidate.segment).await else { continue };
+        let Some(content) = inner.content(candidate.segment).await else {
+            unreadable.insert(candidate.segment);
+            continue;
+        };
         pace.step().await;
         candidate.live_bytes = candidate.live_chunks * (content.stored_bytes / content.chunks.max(1));
-        averages.insert(candidate.segment, content);
         let may_shrink = content.stored_bytes * 100 <= content.plain_bytes * (100 - GAIN_PERCENT_MIN);
         if pick.regroup == Regroup::Hot && candidate.generation == Generation::HOT && may_shrink {
             hot.insert(candidate.segment);
         }
     }
-    candidates.retain(|candidate| candidate.live_chunks == 0 || averages.contains_key(&candidate.segment));
+    candidates.retain(|candidate| !unreadable.contains(&candidate.segment));
     let full_bytes = inner.options.piece_bytes * inner.options.geometry.columns() as u64;
     let ripe = match pick.regroup {
         Regroup::Victims => BTreeSet::new(),
