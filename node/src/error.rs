@@ -99,9 +99,10 @@ pub enum PutError {
     /// The commit was refused or not confirmed.
     #[error(transparent)]
     Change(#[from] ChangeError),
-    /// The upload took so long that garbage collection has taken what it relied on: send it again.
-    #[error("stored data that this upload relied on was collected before it ended; send it again")]
-    Collected,
+    /// Garbage collection went on while the upload lasted, and something that it relied on is not there any more or cannot
+    /// be read: send it again.
+    #[error("stored data that this upload relied on was collected or cannot be read; send it again")]
+    Gone,
 }
 
 /// A file was not read.

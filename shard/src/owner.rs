@@ -513,13 +513,23 @@ impl Owner {
         true
     }
 
-    /// Forgets a further copy of a chunk, after the one that the index names was verified.
-    pub(crate) fn drop_copy(&mut self, id: &ChunkId, location: Location) {
+    /// Forgets a further copy of a chunk, after the one that the index names was verified. If the chunk was counted with
+    /// the copy, it is counted where the index names it from now on, as it was.
+    pub(crate) fn drop_copy(&mut self, copy: &DurableChunk) {
+        let (id, here) = (&copy.id, copy.location.segment);
         if let Some(copies) = self.other_copies.get_mut(id) {
-            copies.remove(&location);
+            copies.remove(&copy.location);
             if copies.is_empty() {
                 self.other_copies.remove(id);
             }
+        }
+        if self.counted_in.get(id) == Some(&here)
+            && let Some(known) = self.known(id)
+        {
+            self.counted_in.remove(id);
+            let before = self.counted_with(here);
+            *before = before.without(Volume::of(copy));
+            *self.counted_with(known.segment) += Volume::of(copy);
         }
     }
 
@@ -816,6 +826,23 @@ mod tests {
         owner.condemn(&[chunk(id, 2)]);
         owner.prefer(&id, location(2));
         assert_eq!(owner.known(&id), None);
+    }
+
+    #[test]
+    fn a_copy_that_is_dropped_leaves_its_count_to_the_copy_that_answers() {
+        let one = Volume::of_chunk(10, 5, false);
+        let id = ChunkId([1; 32]);
+        let mut owner = owner();
+        owner.recover(&[chunk(id, 1), chunk(id, 2)]);
+        owner.forget(&id, location(2));
+        owner.prefer(&id, location(1));
+        assert_eq!(owner.volume(|segment| segment == SegmentId(2)), one, "still counted where it did not verify");
+        owner.drop_copy(&chunk(id, 2));
+        assert_eq!(owner.volume(|segment| segment == SegmentId(1)), one);
+        assert_eq!(owner.volume(|segment| segment == SegmentId(2)), Volume::default(), "no checkpoint counts it there");
+        assert_eq!(owner.unused(&[SegmentId(1), SegmentId(2)]), [SegmentId(2)]);
+        owner.drop_copy(&chunk(id, 2));
+        assert_eq!(owner.volume(|_| true), one);
     }
 
     #[test]

@@ -167,16 +167,16 @@ impl World {
         Ok(())
     }
 
-    /// A cycle of garbage collection ended early: that needs a reason.
+    /// Something was given up that would have read what is stored: that needs a reason.
     ///
     /// # Errors
     /// [`Violation`] if there is none.
-    pub fn tolerate_abort(&self, why: &str) -> Result<(), Violation> {
+    pub fn tolerate_unread(&self, why: &str) -> Result<(), Violation> {
         let reads = [Excuse::DamagedRead, Excuse::PassingDamage, Excuse::FailedRead];
         if reads.into_iter().any(|excuse| self.excuses(excuse)) {
             return Ok(());
         }
-        self.tolerate_refusal(&format!("collection: {why}"))
+        self.tolerate_refusal(why)
     }
 
     /// A read of `range` of a file failed: that needs a reason.

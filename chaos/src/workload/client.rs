@@ -223,6 +223,11 @@ impl Run<'_> {
                 self.world.tolerate_refusal(&error)?;
                 Ok((if self.world.closing.get() { Flow::Stops } else { Flow::GoesOn }, None))
             }
+            Outcome::Gone(error) => {
+                oracle.borrow_mut().refuse(action.path(), number)?;
+                self.world.tolerate_unread(&error)?;
+                Ok((Flow::GoesOn, None))
+            }
             Outcome::Late(error) => {
                 if !self.world.is_remote(self.client.number) {
                     return Err(violation!("{action:?}: the client waits for this answer, yet: {error}"));

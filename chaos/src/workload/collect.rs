@@ -37,7 +37,7 @@ pub async fn collect(
             Ok(report) => count(&world, &report),
             Err(why) => {
                 world.tally.count("collections that ended early");
-                world.tolerate_abort(&why)?;
+                world.tolerate_unread(&format!("collection: {why}"))?;
             }
         }
     }

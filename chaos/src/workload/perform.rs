@@ -17,6 +17,8 @@ pub(super) enum Outcome {
     Answered(Answer),
     /// It certainly did not happen, for want of space or because of a device.
     TurnedDown(String),
+    /// It certainly did not happen, for want of what was stored before.
+    Gone(String),
     /// It did not happen now: its client said since that it has the answer.
     Late(String),
     /// It may or may not have happened: only a restart tells.
@@ -52,7 +54,7 @@ pub(super) async fn perform(
                 }
                 Err(PutError::Store(error)) => Outcome::TurnedDown(error.to_string()),
                 Err(PutError::Change(error)) => refused(error),
-                Err(error @ PutError::Collected) => Outcome::TurnedDown(error.to_string()),
+                Err(error @ PutError::Gone) => Outcome::Gone(error.to_string()),
             }
         }
         Action::Restore { path: at, version, condition } => {

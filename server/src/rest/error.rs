@@ -266,8 +266,8 @@ impl From<PutError> for ApiError {
         match error {
             PutError::Store(error) => error.into(),
             PutError::Change(error) => error.into(),
-            collected @ PutError::Collected => {
-                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stale", collected.to_string()).later()
+            gone @ PutError::Gone => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stale", gone.to_string()).later()
             }
         }
     }

@@ -133,7 +133,7 @@ async fn settle_copy<D: Disk, L: SegmentLog>(
     let (id, here) = (chunk.id, chunk.location);
     let owner = inner.owner_of(&id);
     if inner.read_at(&id, elsewhere).await.is_ok() {
-        inner.peers.ask(owner, move |inner: &Inner<D, L>| inner.owner.borrow_mut().drop_copy(&id, here)).await;
+        drop_copy(inner, *chunk).await;
         return Some(false);
     }
     // Whatever becomes of it, the segment is not given back as long as it may hold the only whole copy.
@@ -193,14 +193,17 @@ async fn sketch<D: Disk, L: SegmentLog, G: Grouping>(
 /// Looks for other copies of chunks whose block did not verify; what has one answers from there.
 async fn rescue<D: Disk, L: SegmentLog, S>(inner: &Rc<Inner<D, L>>, chunks: &[DurableChunk], found: &mut Surveyed<S>) {
     for chunk in chunks {
-        let (id, here) = (chunk.id, chunk.location);
-        if inner.read(&id, here).await.is_err() {
+        if inner.read(&chunk.id, chunk.location).await.is_err() {
             found.unreadable_chunks += 1;
             found.is_clear = false;
             continue;
         }
         // Another copy answers now; or the block verified after all, and is moved by a later round.
-        let owner = inner.owner_of(&id);
-        inner.peers.ask(owner, move |inner: &Inner<D, L>| inner.owner.borrow_mut().drop_copy(&id, here)).await;
+        drop_copy(inner, *chunk).await;
     }
+}
+
+async fn drop_copy<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, copy: DurableChunk) {
+    let ask = move |inner: &Inner<D, L>| inner.owner.borrow_mut().drop_copy(&copy);
+    inner.peers.ask(inner.owner_of(&copy.id), ask).await;
 }
