@@ -79,8 +79,7 @@ fn the_parts_add_up_to_the_files_after_writes_removals_collections_restarts_and_
     }
     let removed = checked(&dfsd, &data);
     assert_eq!(removed["unreferenced_bytes"], removed["unique_bytes"], "all of it is garbage");
-    let run = dfsd.send("POST", "/api/v1/gc/run?now", &[], b"").expect(202).json()["run"].as_u64().unwrap();
-    while dfsd.get("/api/v1/gc").json()["runs_ended"].as_u64() < Some(run) {}
+    dfsd.collect_now();
     let collected = checked(&dfsd, &data);
     assert_eq!((&collected["stored_bytes"], &collected["unreferenced_bytes"]), (&0.into(), &0.into()), "{collected}");
     dfsd.kill();

@@ -263,6 +263,18 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         opened
     }
 
+    /// Segments that compaction can open on the devices that have most space; 0 if one does not tell.
+    pub(crate) async fn room_segments(&self) -> u64 {
+        let options = &self.options;
+        let mut free = Vec::with_capacity(options.members.len());
+        for member in &options.members {
+            free.push(member.disk.space().await.map_or(0, |space| space.free_bytes));
+        }
+        free.sort_unstable_by_key(|bytes| std::cmp::Reverse(*bytes));
+        let least = free.get(options.geometry.columns() - 1).copied().unwrap_or(0);
+        least.saturating_sub(options.log.reserve_bytes().await) / options.piece_bytes
+    }
+
     /// Opens a segment on the devices that still serve, as long as they are enough.
     async fn open_segment_somewhere(
         &self,
@@ -315,7 +327,10 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
     }
 
     async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError> {
-        self.open_segment_of(Generation::HOT, 0).await
+        // The last room is for compaction, a segment for each core: with less it could not empty any, and a disk that
+        // clients filled would stay full whatever they remove.
+        let spare_bytes = self.peers.count() as u64 * self.options.piece_bytes;
+        self.open_segment_of(Generation::HOT, spare_bytes).await
     }
 
     async fn seal(&self, segment: OpenSegment<D>) {

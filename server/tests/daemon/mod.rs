@@ -124,6 +124,18 @@ impl Dfsd {
         answer
     }
 
+    /// Collects garbage at once and waits until that is done; returns the status afterwards.
+    pub(crate) fn collect_now(&self) -> serde_json::Value {
+        let run = self.send("POST", "/api/v1/gc/run?now", &[], b"").expect(202).json()["run"].as_u64().unwrap();
+        loop {
+            let status = self.get("/api/v1/gc").json();
+            if status["runs_ended"].as_u64() >= Some(run) {
+                return status;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
     /// Opens a connection and sends the head of an upload, with the token.
     pub(crate) fn begin_upload(&self, target: &str, headers: &str) -> TcpStream {
         let mut stream = connect(self.address);

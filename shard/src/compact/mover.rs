@@ -40,8 +40,6 @@ pub(super) const PENDING_BYTES_MAX: usize = 4 << 20;
 const BLOCK_CHUNKS_MOVED_MAX: usize = 512;
 /// Chunks of one block that are read ahead.
 const READ_AHEAD_CHUNKS: usize = 4;
-/// Segments that must find room on each device, besides the mover's own: what clients write goes first.
-const SPARE_SEGMENTS: u64 = 2;
 /// Chunks that are planned before others have their turn.
 const PLANNED_AT_ONCE: usize = 1024;
 
@@ -81,8 +79,7 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Mover<D, L> {
     }
 
     async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError> {
-        let spare_bytes = SPARE_SEGMENTS * self.inner.options.piece_bytes;
-        self.inner.open_segment_of(self.generation, spare_bytes).await
+        self.inner.open_segment_of(self.generation, 0).await
     }
 
     async fn seal(&self, segment: OpenSegment<D>) {

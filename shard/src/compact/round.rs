@@ -8,13 +8,14 @@ use std::rc::Rc;
 use futures_channel::oneshot;
 use futures_util::future::join_all;
 use proto::port::{Disk, runtime};
-use proto::{CoreId, Generation};
+use proto::{CoreId, Generation, Geometry};
 
 use super::budget::{Budget, Pace};
 use super::mover::{Written, write};
 use super::plan::Grouping;
 use super::survey::{Record, Surveyed, survey};
 use super::{Compacted, MoveKind, ROUND_CHUNKS_MAX, ROUND_LIVE_BYTES_MAX, Victim};
+use crate::error::SegmentError;
 use crate::segment::SegmentLog;
 use crate::store::Inner;
 
@@ -24,9 +25,18 @@ pub(super) async fn compact<D: Disk, L: SegmentLog, G: Grouping>(
     grouping: G,
     budget: &Budget,
 ) -> Compacted {
-    let (round, left, kind) = choose(victims);
+    let options = &inner.options;
+    let room = inner.room_segments().await;
+    // Where there is no room for a segment of each core, some of them write for all.
+    let writers = usize::try_from(room).unwrap_or(usize::MAX).clamp(1, inner.peers.count());
+    let (round, left, kind) = choose(victims, live_bytes_max(room, writers, options.piece_bytes, options.geometry));
     let mut compacted = Compacted { left, ..Compacted::default() };
-    let surveyed = survey_all(inner, &round, &grouping, budget).await;
+    if round.is_empty() && !compacted.left.is_empty() {
+        let need_bytes = options.piece_bytes + options.log.reserve_bytes().await;
+        compacted.stopped = Some(SegmentError::NoSpace { need_bytes }.into());
+        return compacted;
+    }
+    let surveyed = survey_all(inner, &round, &grouping, writers, budget).await;
     let mut cleared = Vec::new();
     for found in &surveyed {
         compacted.read_bytes += found.read_bytes;
@@ -34,7 +44,7 @@ pub(super) async fn compact<D: Disk, L: SegmentLog, G: Grouping>(
         cleared.extend(found.is_clear.then_some(found.segment));
     }
     if !budget.is_stopped() {
-        let writes = deal(inner.peers.count(), surveyed).into_iter().zip(inner.cores()).map(|(records, core)| {
+        let writes = deal(writers, surveyed).into_iter().zip(inner.cores()).map(|(records, core)| {
             let (grouping, budget) = (grouping.clone(), budget.clone());
             on_core(inner, core, move |inner| write(inner, records, kind, grouping, budget))
         });
@@ -48,18 +58,27 @@ pub(super) async fn compact<D: Disk, L: SegmentLog, G: Grouping>(
     compacted
 }
 
-/// Splits `victims` into those of this round, whose chunks are moved in the same way, and those left.
-fn choose(victims: Vec<Victim>) -> (Vec<Victim>, Vec<Victim>, MoveKind) {
+/// Live bytes that `writers` can move into `room` segments, however they are dealt to them: a round that runs out of room
+/// has emptied nothing and taken the room of the next.
+fn live_bytes_max(room: u64, writers: usize, piece_bytes: u64, geometry: Geometry) -> u64 {
+    // The last row of a segment may not fill it, and each row has a head.
+    let segment_bytes = piece_bytes * geometry.k() as u64 / 8 * 7;
+    (room + 1).saturating_sub(writers as u64).saturating_mul(segment_bytes).min(ROUND_LIVE_BYTES_MAX)
+}
+
+/// Splits `victims` into those of this round, whose chunks are moved in the same way and are `live_bytes_max` at most, and
+/// those left.
+fn choose(victims: Vec<Victim>, live_bytes_max: u64) -> (Vec<Victim>, Vec<Victim>, MoveKind) {
     let first = victims.iter().find(|victim| victim.live_chunks > 0);
     let kind = first.map_or(MoveKind::from(Generation::LAST), |victim| victim.kind);
     let (mut round, mut left): (Vec<Victim>, Vec<Victim>) = (Vec::new(), Vec::new());
     let (mut chunks, mut bytes) = (0, 0);
     for victim in victims {
         let (more, more_bytes) = (chunks + victim.live_chunks, bytes + victim.live_bytes);
-        let is_in_bounds = more <= ROUND_CHUNKS_MAX && more_bytes <= ROUND_LIVE_BYTES_MAX;
+        let has_room = more_bytes <= live_bytes_max && (more <= ROUND_CHUNKS_MAX || round.is_empty());
         // What is dead goes with any round.
         let goes_along = victim.live_chunks == 0 || victim.kind == kind;
-        if goes_along && (is_in_bounds || round.is_empty()) {
+        if goes_along && has_room {
             (chunks, bytes) = (more, more_bytes);
             round.push(victim);
         } else {
@@ -74,6 +93,7 @@ async fn survey_all<D: Disk, L: SegmentLog, G: Grouping>(
     inner: &Rc<Inner<D, L>>,
     round: &[Victim],
     grouping: &G,
+    writers: usize,
     budget: &Budget,
 ) -> Vec<Surveyed<G::Sketch>> {
     let surveys = inner.cores().map(|core| {
@@ -83,7 +103,7 @@ async fn survey_all<D: Disk, L: SegmentLog, G: Grouping>(
             let mut pace = Pace::new(&budget);
             let mut surveyed = Vec::with_capacity(ids.len());
             for id in ids {
-                surveyed.push(survey(&inner, id, &grouping, &mut pace).await);
+                surveyed.push(survey(&inner, id, &grouping, writers, &mut pace).await);
             }
             surveyed
         })
@@ -146,16 +166,31 @@ mod tests {
     }
 
     #[test]
+    fn whatever_core_chunks_are_dealt_to_a_round_has_room() {
+        let one = Geometry::new(1, 0).expect("legal");
+        let wide = Geometry::new(6, 3).expect("legal");
+        assert_eq!(live_bytes_max(0, 1, 800, one), 0);
+        assert_eq!(live_bytes_max(2, 2, 800, one), 700, "all of it for either core");
+        assert_eq!(live_bytes_max(5, 2, 800, one), 4 * 700);
+        assert_eq!(live_bytes_max(1, 1, 800, wide), 6 * 700);
+        assert_eq!(live_bytes_max(u64::MAX - 1, 4, 800, wide), ROUND_LIVE_BYTES_MAX);
+    }
+
+    #[test]
     fn a_round_is_of_one_kind_and_bounded() {
         let third = ROUND_CHUNKS_MAX / 3;
         let victims = [(1, 0, third), (2, 1, third), (3, 0, third + 9), (4, 0, third), (5, 1, 0), (6, 0, 1)];
         let mut victims = victims.map(|(id, of, live)| victim(id, of, live)).to_vec();
-        let (round, left, kind) = choose(victims.clone());
+        let (round, left, kind) = choose(victims.clone(), ROUND_LIVE_BYTES_MAX);
         let ids = |victims: &[Victim]| victims.iter().map(|victim| victim.segment.0).collect::<Vec<_>>();
         assert_eq!((ids(&round), ids(&left), kind.to), (vec![1, 3, 5, 6], vec![2, 4], Generation(1)));
         victims[5].kind.is_read_randomly = true;
-        assert_eq!(ids(&choose(victims).0), [1, 3, 5], "other blocks");
-        let (round, left, kind) = choose(vec![victim(1, 2, ROUND_CHUNKS_MAX * 2), victim(2, 2, 1)]);
+        assert_eq!(ids(&choose(victims, ROUND_LIVE_BYTES_MAX).0), [1, 3, 5], "other blocks");
+        let (round, left, kind) =
+            choose(vec![victim(1, 2, ROUND_CHUNKS_MAX * 2), victim(2, 2, 1)], ROUND_LIVE_BYTES_MAX);
         assert_eq!((ids(&round), ids(&left), kind.to), (vec![1], vec![2], Generation::LAST), "one at least");
+        let victims = [(1, 0, 0), (2, 0, 60), (3, 0, 50), (4, 0, 40)].map(|(id, of, live)| victim(id, of, live));
+        assert_eq!(ids(&choose(victims.to_vec(), 100).0), [1, 2, 4], "as much as there is room for");
+        assert_eq!(ids(&choose(victims.to_vec(), 0).0), [1], "without room what is dead goes");
     }
 }

@@ -51,15 +51,15 @@ pub(super) struct Surveyed<S> {
     pub(super) is_clear: bool,
 }
 
-/// Surveys a segment of this home.
+/// Surveys a segment of this home, for the first `writers` cores.
 pub(super) async fn survey<D: Disk, L: SegmentLog, G: Grouping>(
     inner: &Rc<Inner<D, L>>,
     id: SegmentId,
     grouping: &G,
+    writers: usize,
     pace: &mut Pace,
 ) -> Surveyed<G::Sketch> {
-    let cores = inner.peers.count();
-    let records = (0..cores).map(|_| Vec::new()).collect();
+    let records = (0..writers).map(|_| Vec::new()).collect();
     let mut found = Surveyed { segment: id, records, read_bytes: 0, unreadable_chunks: 0, is_clear: false };
     let home = inner.home.borrow().get(&id).cloned();
     let Some(home) = home else { return found };
@@ -176,7 +176,8 @@ async fn sketch<D: Disk, L: SegmentLog, G: Grouping>(
     for chunk in chunks {
         let plain = block.chunk(&chunk.id, usize::from(chunk.location.ordinal)).expect("invariant: decode compared it");
         let sketch = grouping.sketch(plain);
-        let core = grouping.core(&sketch, inner.peers.count()).unwrap_or(usize::from(inner.peers.me().0));
+        let writers = found.records.len();
+        let core = grouping.core(&sketch, writers).unwrap_or(usize::from(inner.peers.me().0) % writers);
         found.records[core].push(Record {
             id: chunk.id,
             domain: block.entry.domain,
