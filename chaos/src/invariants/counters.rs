@@ -8,8 +8,8 @@
 //! chunks of acknowledged files, at most those of all that was ever sent.
 //!
 //! Where garbage is collected, what is dead lies in the segments until they are freed, and a start that reads them counts
-//! it again: then a node counts no more than they hold, and no more saved than there was, and the least that the oracle knows of is not asked for, since
-//! files go. That what is alive is there shows when every file is read.
+//! it again: then a node counts no more than they hold, and no more saved than there was, and the least that the oracle
+//! knows of is not asked for, since files go. That what is alive is there shows when every file is read.
 //!
 //! What it would miss: where devices fail the segments may hold rows that nobody was told of, or lose some, and only the
 //! bounds are checked. Where bits rot a node must count what is whole at the end, and may count more.

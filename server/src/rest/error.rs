@@ -266,9 +266,7 @@ impl From<PutError> for ApiError {
         match error {
             PutError::Store(error) => error.into(),
             PutError::Change(error) => error.into(),
-            gone @ PutError::Gone => {
-                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stale", gone.to_string()).later()
-            }
+            gone @ PutError::Gone => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stale", gone.to_string()).later(),
         }
     }
 }

@@ -91,8 +91,9 @@ pub enum Regroup {
     /// Only what is moved anyhow.
     #[default]
     Victims,
-    /// All that was never moved, but for segments of which compression saved nothing; and with it what was moved once, if several rounds left enough of that. By itself, and into
-    /// smaller blocks, what was moved once and is read randomly since.
+    /// All that was never moved, but for segments of which compression saved nothing; and with it what was moved once, if
+    /// several rounds left enough of that. By itself, and into smaller blocks, what was moved once and is read randomly
+    /// since.
     Hot,
 }
 

@@ -46,6 +46,37 @@ struct Weighed {
 }
 
 pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pick: &Pick) -> Vec<Victim> {
+    let mut pace = Pace::new(&pick.budget);
+    let mut candidates = candidates(inner, pick).await;
+    let Some(hot) = guess(inner, pick, &mut candidates, &mut pace).await else { return Vec::new() };
+    let full_bytes = inner.options.piece_bytes * inner.options.geometry.columns() as u64;
+    let ripe = match pick.regroup {
+        Regroup::Victims => BTreeSet::new(),
+        Regroup::Hot => ripe(&candidates, &hot, full_bytes, RIPE_ROUNDS * inner.peers.count()),
+    };
+    let (mut victims, mut regrouped) = (Vec::new(), Vec::new());
+    for mut candidate in candidates {
+        let is_hot = hot.contains(&candidate.segment);
+        if is_hot && !ripe.is_empty() {
+            candidate.kind.to = Generation::LAST;
+        }
+        // What cannot be read cannot be moved.
+        let Some(is_victim) = is_mostly_dead(inner, &mut candidate, &mut pace).await else { continue };
+        if is_victim {
+            victims.push(candidate);
+        } else if is_hot || ripe.contains(&candidate.segment) || candidate.kind.is_read_randomly {
+            regrouped.push(candidate);
+        }
+    }
+    // By parts of a thousand, so that equals stay in the order of their numbers.
+    victims.sort_by_key(|victim| victim.live_bytes * 1000 / victim.file_bytes.max(1));
+    regrouped.sort_by_key(|victim| Reverse(victim.segment));
+    victims.append(&mut regrouped);
+    victims
+}
+
+/// All segments that may be victims, with the number of their live chunks.
+async fn candidates<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pick: &Pick) -> Vec<Victim> {
     let mut candidates = Vec::new();
     for core in inner.cores() {
         candidates.append(&mut inner.peers.ask(core, |inner: &Inner<D, L>| inner.settled_segments()).await);
@@ -65,14 +96,22 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
             candidate.kind.is_read_randomly = reads.get(&candidate.segment).is_some_and(SegmentReads::are_random);
         }
     }
-    let mut pace = Pace::new(&pick.budget);
-    let mut hot = BTreeSet::new();
-    let mut unreadable = BTreeSet::new();
+    candidates
+}
+
+/// Guesses the live bytes of the candidates, and takes those out that cannot be read; returns those of the others whose
+/// chunks were never moved and are worth it, `None` if it was told to stop.
+async fn guess<D: Disk, L: SegmentLog>(
+    inner: &Rc<Inner<D, L>>,
+    pick: &Pick,
+    candidates: &mut Vec<Victim>,
+    pace: &mut Pace,
+) -> Option<BTreeSet<SegmentId>> {
+    let (mut hot, mut unreadable) = (BTreeSet::new(), BTreeSet::new());
     for candidate in candidates.iter_mut().filter(|candidate| candidate.live_chunks > 0) {
         if pace.is_stopped() {
-            return Vec::new();
+            return None;
         }
-        // What cannot be read cannot be moved.
         let Some(content) = inner.content(candidate.segment).await else {
             unreadable.insert(candidate.segment);
             continue;
@@ -85,50 +124,36 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
         }
     }
     candidates.retain(|candidate| !unreadable.contains(&candidate.segment));
-    let full_bytes = inner.options.piece_bytes * inner.options.geometry.columns() as u64;
-    let ripe = match pick.regroup {
-        Regroup::Victims => BTreeSet::new(),
-        Regroup::Hot => ripe(&candidates, &hot, full_bytes, RIPE_ROUNDS * inner.peers.count()),
-    };
-    let (mut victims, mut regrouped) = (Vec::new(), Vec::new());
-    for mut candidate in candidates {
-        let is_hot = hot.contains(&candidate.segment);
-        if is_hot && !ripe.is_empty() {
-            candidate.kind.to = Generation::LAST;
-        }
-        let geometry = inner.options.geometry;
-        let with_parity = |bytes: u64| bytes * geometry.columns() as u64 / geometry.k() as u64;
-        let is_below = |bytes: u64, of: u64, percent: u64| bytes * 100 < of * percent;
-        let min = u64::from(LIVE_PERCENT_MIN);
-        let may_be = is_below(with_parity(candidate.live_bytes), candidate.file_bytes, min + GUESS_MARGIN_PERCENT);
-        let is_victim = if candidate.live_chunks == 0 {
-            true
-        } else if may_be {
-            let id = candidate.segment;
-            let weigh = move |inner: Rc<Inner<D, L>>| async move { inner.weigh(id).await };
-            // What cannot be read cannot be moved.
-            let Some(weighed) = inner.peers.call(inner.home_of(id), weigh).await else { continue };
-            pace.step().await;
-            candidate.live_bytes = weighed.live_bytes;
-            if candidate.generation >= Generation::LAST {
-                is_below(weighed.live_bytes, weighed.all_bytes, u64::from(LIVE_PERCENT_MIN_MOVED_TWICE))
-            } else {
-                is_below(with_parity(weighed.live_bytes), candidate.file_bytes, min)
-            }
-        } else {
-            false
-        };
-        if is_victim {
-            victims.push(candidate);
-        } else if is_hot || ripe.contains(&candidate.segment) || candidate.kind.is_read_randomly {
-            regrouped.push(candidate);
-        }
+    Some(hot)
+}
+
+/// Whether so little of a segment is live that it is worth being emptied for that; if it may be, its live bytes are known
+/// then. `None` if it cannot be read.
+async fn is_mostly_dead<D: Disk, L: SegmentLog>(
+    inner: &Rc<Inner<D, L>>,
+    candidate: &mut Victim,
+    pace: &mut Pace,
+) -> Option<bool> {
+    if candidate.live_chunks == 0 {
+        return Some(true);
     }
-    // By parts of a thousand, so that equals stay in the order of their numbers.
-    victims.sort_by_key(|victim| victim.live_bytes * 1000 / victim.file_bytes.max(1));
-    regrouped.sort_by_key(|victim| Reverse(victim.segment));
-    victims.append(&mut regrouped);
-    victims
+    let geometry = inner.options.geometry;
+    let with_parity = |bytes: u64| bytes * geometry.columns() as u64 / geometry.k() as u64;
+    let is_below = |bytes: u64, of: u64, percent: u64| bytes * 100 < of * percent;
+    let min = u64::from(LIVE_PERCENT_MIN);
+    if !is_below(with_parity(candidate.live_bytes), candidate.file_bytes, min + GUESS_MARGIN_PERCENT) {
+        return Some(false);
+    }
+    let id = candidate.segment;
+    let weigh = move |inner: Rc<Inner<D, L>>| async move { inner.weigh(id).await };
+    let weighed = inner.peers.call(inner.home_of(id), weigh).await?;
+    pace.step().await;
+    candidate.live_bytes = weighed.live_bytes;
+    Some(if candidate.generation >= Generation::LAST {
+        is_below(weighed.live_bytes, weighed.all_bytes, u64::from(LIVE_PERCENT_MIN_MOVED_TWICE))
+    } else {
+        is_below(with_parity(weighed.live_bytes), candidate.file_bytes, min)
+    })
 }
 
 /// Segments of chunks that were moved once and shall be moved again beside the hot ones: the last written that fit one
