@@ -328,8 +328,8 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
 
     async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError> {
         // The last room is for compaction, a segment for each core: with less it could not empty any, and a disk that
-        // clients filled would stay full whatever they remove.
-        let spare_bytes = self.peers.count() as u64 * self.options.piece_bytes;
+        // clients filled would stay full whatever they remove. One more is for what the log grows before it is cut.
+        let spare_bytes = (self.peers.count() as u64 + 1) * self.options.piece_bytes;
         self.open_segment_of(Generation::HOT, spare_bytes).await
     }
 
