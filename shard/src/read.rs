@@ -217,7 +217,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
 pub(crate) fn open_at<'a>(
     segment: &Segment,
     location: Location,
-    sectors: &'a mut AlignedBuf,
+    sectors: &'a mut [u8],
 ) -> Result<OpenedBlock<'a>, ReadError> {
     let corrupt = |what: &str| ReadError::Corrupt { location, what: what.to_owned() };
     let start = location.offset as usize % SECTOR_BYTES;
@@ -226,11 +226,7 @@ pub(crate) fn open_at<'a>(
 }
 
 /// Opens and decodes the block at `location` in the sectors that were read for it.
-pub(crate) fn decode_at(
-    segment: &Segment,
-    location: Location,
-    sectors: &mut AlignedBuf,
-) -> Result<DecodedBlock, ReadError> {
+pub(crate) fn decode_at(segment: &Segment, location: Location, sectors: &mut [u8]) -> Result<DecodedBlock, ReadError> {
     let OpenedBlock { entry, payload, .. } = open_at(segment, location, sectors)?;
     let plain = chunk::decompress(entry.codec, payload, entry.plain_bytes());
     let plain = plain.map_err(|error| ReadError::Corrupt { location, what: error.to_string() })?;

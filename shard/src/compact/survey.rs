@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use futures_util::{StreamExt, stream};
 use proto::disk::RowTable;
-use proto::port::Disk;
+use proto::port::{AlignedBuf, Disk};
 use proto::{ChunkId, DomainId, Location, SegmentId};
 
 use super::budget::Pace;
@@ -24,8 +24,10 @@ use crate::read::decode_at;
 use crate::segment::{Segment, SegmentLog};
 use crate::store::Inner;
 
-/// Blocks of a row that are read ahead.
-const READ_AHEAD_BLOCKS: usize = 4;
+/// Runs of blocks that are read ahead.
+const READ_AHEAD_RUNS: usize = 2;
+/// Bytes of a run, at most, unless it is one block.
+const RUN_BYTES_MAX: usize = 512 << 10;
 
 /// A live chunk of a victim.
 #[derive(Clone, Copy, Debug)]
@@ -66,26 +68,78 @@ pub(super) async fn survey<D: Disk, L: SegmentLog, G: Grouping>(
     let Ok(rows) = inner.read_rows(&home).await else { return found };
     found.is_clear = true;
     for (_, table) in rows {
-        let live = live_blocks(inner, id, &table, &mut found).await;
-        let places: Vec<Location> = live.iter().map(|(first, _)| *first).collect();
-        let reads: Vec<_> = places.iter().map(|place| inner.read_sectors(&home.segment, *place)).collect();
-        let mut reads = stream::iter(reads).buffered(READ_AHEAD_BLOCKS);
-        for (place, chunks) in live {
-            if pace.is_stopped() {
-                found.is_clear = false;
-                return found;
-            }
-            let read = reads.next().await.expect("invariant: a read for each block");
-            found.read_bytes += place.read_bytes() as u64;
-            let block = read.and_then(|mut sectors| decode(&home.segment, place, &mut sectors, &chunks));
-            pace.step().await;
-            match block {
-                Ok(block) => sketch(inner, &block, &chunks, grouping, pace, &mut found).await,
-                Err(_) => rescue(inner, &chunks, &mut found).await,
+        let runs = runs(live_blocks(inner, id, &table, &mut found).await);
+        let reads: Vec<_> = runs.iter().map(|run| run.read(inner, &home.segment)).collect();
+        let mut reads = stream::iter(reads).buffered(READ_AHEAD_RUNS);
+        for run in &runs {
+            let mut read = reads.next().await.expect("invariant: a read for each run");
+            found.read_bytes += run.bytes as u64;
+            for (place, chunks) in &run.blocks {
+                if pace.is_stopped() {
+                    found.is_clear = false;
+                    return found;
+                }
+                let block = match &mut read {
+                    Ok(bytes) => decode(&home.segment, *place, run.sectors_of(*place, bytes), chunks),
+                    Err(error) => Err(error.clone()),
+                };
+                pace.step().await;
+                match block {
+                    Ok(block) => sketch(inner, &block, chunks, grouping, pace, &mut found).await,
+                    Err(_) => rescue(inner, chunks, &mut found).await,
+                }
             }
         }
     }
     found
+}
+
+/// A block with live chunks: where it lies, and those.
+type LiveBlock = (Location, Vec<DurableChunk>);
+
+/// Blocks of a row that lie side by side: what clients write is one block for each chunk, too short for a read of its own.
+struct Run {
+    column: u8,
+    offset: u64,
+    bytes: usize,
+    blocks: Vec<LiveBlock>,
+}
+
+impl Run {
+    async fn read<D: Disk, L: SegmentLog>(
+        &self,
+        inner: &Inner<D, L>,
+        segment: &Segment,
+    ) -> Result<AlignedBuf, ReadError> {
+        inner.read_piece(segment, self.column, self.offset, self.bytes).await
+    }
+
+    /// The sectors from those of a block of this run on; fewer, or none, if the read was short.
+    fn sectors_of<'a>(&self, place: Location, bytes: &'a mut [u8]) -> &'a mut [u8] {
+        bytes.get_mut((place.read_offset() - self.offset) as usize..).unwrap_or_default()
+    }
+}
+
+/// Puts blocks, in the order of a row, into runs.
+fn runs(blocks: Vec<LiveBlock>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (place, chunks) in blocks {
+        let (column, offset, bytes) = (place.column, place.read_offset(), place.read_bytes());
+        // Two blocks may share a sector.
+        let joins = |run: &&mut Run| {
+            let end = run.offset + run.bytes as u64;
+            let joined = (offset + bytes as u64).saturating_sub(run.offset);
+            run.column == column && (run.offset..=end).contains(&offset) && joined <= RUN_BYTES_MAX as u64
+        };
+        match runs.last_mut().filter(joins) {
+            Some(run) => {
+                run.bytes = run.bytes.max((offset - run.offset) as usize + bytes);
+                run.blocks.push((place, chunks));
+            }
+            None => runs.push(Run { column, offset, bytes, blocks: vec![(place, chunks)] }),
+        }
+    }
+    runs
 }
 
 /// The blocks of a row that have live chunks, each with where it lies and what is live.
@@ -94,10 +148,10 @@ async fn live_blocks<D: Disk, L: SegmentLog, S>(
     segment: SegmentId,
     table: &RowTable,
     found: &mut Surveyed<S>,
-) -> Vec<(Location, Vec<DurableChunk>)> {
+) -> Vec<LiveBlock> {
     let chunks: Vec<DurableChunk> = durable_chunks(segment, table).collect();
     let standings = inner.standings(&chunks).await;
-    let mut live: Vec<(Location, Vec<DurableChunk>)> = Vec::new();
+    let mut live: Vec<LiveBlock> = Vec::new();
     for (chunk, standing) in chunks.into_iter().zip(standings) {
         let is_live = match standing {
             Standing::Live => true,
@@ -153,7 +207,7 @@ async fn settle_copy<D: Disk, L: SegmentLog>(
 fn decode(
     segment: &Segment,
     place: Location,
-    sectors: &mut proto::port::AlignedBuf,
+    sectors: &mut [u8],
     chunks: &[DurableChunk],
 ) -> Result<DecodedBlock, ReadError> {
     let block = decode_at(segment, place, sectors)?;
@@ -207,4 +261,33 @@ async fn rescue<D: Disk, L: SegmentLog, S>(inner: &Rc<Inner<D, L>>, chunks: &[Du
 async fn drop_copy<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, copy: DurableChunk) {
     let ask = move |inner: &Inner<D, L>| inner.owner.borrow_mut().drop_copy(&copy);
     inner.peers.ask(inner.owner_of(&copy.id), ask).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::limits::SECTOR_BYTES;
+
+    fn block(column: u8, offset: u32, sectors: u16) -> LiveBlock {
+        (Location { segment: SegmentId(1), column, offset, sectors, ordinal: 0 }, Vec::new())
+    }
+
+    #[test]
+    fn neighbours_are_read_at_once_and_share_the_sectors_between_them() {
+        let sector = SECTOR_BYTES as u32;
+        let near = [block(0, 64, 3), block(0, 2 * sector + 640, 2), block(0, 4 * sector, 1)];
+        let far = [block(0, 6 * sector, 1), block(1, 7 * sector, 1)];
+        let long = [block(1, 8 * sector, 100), block(1, 108 * sector, 100)];
+        let runs = runs([&near[..], &far, &long].concat());
+        let read =
+            |run: &Run| (run.column, run.offset / SECTOR_BYTES as u64, run.bytes / SECTOR_BYTES, run.blocks.len());
+        assert_eq!(
+            runs.iter().map(read).collect::<Vec<_>>(),
+            [(0, 0, 5, 3), (0, 6, 1, 1), (1, 7, 101, 2), (1, 108, 100, 1)]
+        );
+        let mut bytes = vec![0; 5 * SECTOR_BYTES];
+        bytes[2 * SECTOR_BYTES] = 9;
+        assert_eq!(runs[0].sectors_of(near[1].0, &mut bytes)[..1], [9]);
+        assert_eq!(runs[0].sectors_of(near[2].0, &mut bytes[..SECTOR_BYTES]), [0; 0], "a short read");
+    }
 }
