@@ -14,12 +14,11 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use chunk::{ChunkerId, DomainKey, chunker};
 use futures_util::future::try_join_all;
 use futures_util::lock::Mutex;
-use meta::{Command, IndexCheckpoint, ProposeError, SegmentRecord, SegmentState, Solo, SoloOptions};
+use meta::{Command, IndexCheckpoint, SegmentRecord, SegmentState, Solo, SoloOptions};
 use net::mailbox::{MailboxEnd, mailboxes};
 use proto::disk::{FixedHeader, GEOMETRY_CODE_CAUCHY, PieceHeader, SUPERBLOCK_HAS_METADATA, Superblock};
 use proto::limits::{CORES_MAX, MANIFEST_PAGE_ENTRIES_MAX, SECTOR_BYTES, SEGMENT_PIECE_BYTES, WAL_RESERVE_BYTES};
@@ -28,7 +27,7 @@ use proto::port::{AlignedBuf, Disk, DiskFile, KeyProvider, runtime};
 use proto::{ClusterId, DeviceId, DomainId, Generation, Geometry, SegmentId};
 use shard::recovery::{ListedSegment, ListedState};
 use shard::segment::{Member, SEGMENT_DIR, piece_name, remove_files};
-use shard::{Recovered, Store, StoreOptions, Volume, superblock};
+use shard::{Recovered, Reserved, Store, StoreOptions, Volume, superblock};
 
 use crate::checkpoint::{self, Cover};
 use crate::error::{ChangeError, OpenError};
@@ -139,7 +138,7 @@ pub struct StartPlan {
     checkpoint: Option<Arc<IndexCheckpoint>>,
     /// Of garbage collection.
     epoch: u64,
-    reserving_bytes: Arc<AtomicU64>,
+    reserved: Arc<Reserved>,
 }
 
 impl<D: Disk> Node<D> {
@@ -183,7 +182,7 @@ impl<D: Disk> Node<D> {
             incarnation: plan.incarnation,
             piece_bytes: options.piece_bytes,
             epoch: plan.epoch,
-            reserving_bytes: plan.reserving_bytes.clone(),
+            reserved: plan.reserved.clone(),
         };
         let store = Store::open(store_options, ends.stores);
         let chunker = chunker(plan.chunker).ok_or(OpenError::UnknownChunker(plan.chunker.0))?;
@@ -318,7 +317,7 @@ pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>,
     mark_metadata(disk, superblock).await?;
     let (domain_key, chunker) = open_domain(&meta, &*options.keys, cluster, options.chunker).await?;
     check_fresh(&claimed[1..], &meta)?;
-    finish_freeing(&options.disks, &devices, &meta).await?;
+    remove_freed(&options.disks, &devices, &meta).await?;
     let segments = listed_segments(&meta);
     remove_unlisted(&options.disks, &devices, &segments).await?;
     raise_incarnation(&options.disks, &mut claimed[1..], report.incarnation).await?;
@@ -332,7 +331,7 @@ pub async fn prepare<D: Disk>(options: &NodeOptions<D>) -> Result<(Namespace<D>,
         segments: segments.into(),
         checkpoint: meta.view(|view| view.index_checkpoint()).map(Arc::new),
         epoch: meta.view(|view| view.epoch()),
-        reserving_bytes: Arc::default(),
+        reserved: Arc::default(),
     };
     Ok((Namespace::new(meta, disk.clone(), cluster), plan, report))
 }
@@ -508,8 +507,11 @@ fn listed_segments<D: Disk>(meta: &Solo<D>) -> Vec<ListedSegment> {
     meta.view(|view| view.segments()).into_iter().filter_map(listed).collect()
 }
 
-/// Removes the files of segments that were freed before the last stop, and takes those off the list.
-async fn finish_freeing<D: Disk>(disks: &[D], devices: &[(DeviceId, usize)], meta: &Solo<D>) -> Result<(), OpenError> {
+/// Removes the files of segments that were freed before the last stop.
+///
+/// They stay listed as freed until the first cycle of garbage collection: this start may yet be refused because a disk is
+/// not the one that belongs here, and the files on that one must be known then.
+async fn remove_freed<D: Disk>(disks: &[D], devices: &[(DeviceId, usize)], meta: &Solo<D>) -> Result<(), OpenError> {
     let place = |device| devices.iter().position(|(known, _)| *known == device);
     for (segment, members) in meta.view(|view| view.freed_segments()) {
         let member = |device| place(device).map(|place| Member { device, disk: disks[devices[place].1].clone() });
@@ -518,12 +520,6 @@ async fn finish_freeing<D: Disk>(disks: &[D], devices: &[(DeviceId, usize)], met
             directory: place(device).map_or(0, |place| devices[place].1 + 1),
             source,
         })?;
-        match meta.propose(GROUP, Command::ForgetSegment { segment }).await {
-            // It stays listed as freed, and is forgotten once there is room.
-            Err(ProposeError::StorageFull) => break,
-            Ok(_) => {}
-            Err(error) => return Err(ChangeError::from(error).into()),
-        }
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ const ROOM_BYTES: u64 = 344 << 20;
 /// Less than what adding files to the metadata must leave free.
 const SCARCE_BYTES: u64 = 16 << 20;
 const UPLOADERS: u64 = 4;
+/// Refusals after which an uploader takes the disk for full.
+const REFUSALS: u32 = 8;
 /// Changes of metadata that take three sectors of the log each, together more than [`SCARCE_BYTES`].
 const CHANGES: u64 = 2000;
 
@@ -79,7 +81,7 @@ fn free_bytes(path: &Path) -> u64 {
 fn fill(dfsd: &Dfsd, first: u64) -> BTreeMap<String, u64> {
     std::thread::scope(|scope| {
         let upload = |uploader: u64| {
-            let mut acknowledged = Vec::new();
+            let (mut acknowledged, mut refusals) = (Vec::new(), 0);
             for number in first.. {
                 let (name, seed) = (format!("f{uploader}-{number}"), uploader * 1000 + number);
                 let answer = dfsd.send("PUT", &format!("/api/v1/fs/full/{name}"), &[], &noise(seed, FILE_BYTES));
@@ -89,7 +91,11 @@ fn fill(dfsd: &Dfsd, first: u64) -> BTreeMap<String, u64> {
                 }
                 let message = answer.refused(507, "no_space");
                 assert!(message.contains("free"), "it says what to do: {message}");
-                return acknowledged;
+                // Another core, to which the next connection may go, may have room in an open segment.
+                refusals += 1;
+                if refusals == REFUSALS {
+                    return acknowledged;
+                }
             }
             unreachable!("the disk is finite")
         };

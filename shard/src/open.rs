@@ -17,6 +17,7 @@ use crate::error::{RecoverError, SegmentError, StoreError};
 use crate::known::RowChunks;
 use crate::owner::DurableChunk;
 use crate::recovery::{Depth, ListedSegment, ListedState, RecoveredSegment, recover_segment};
+use crate::room::Room;
 use crate::row::{RowPlace, SealedRow};
 use crate::rows::Rows;
 use crate::segment::{HomeSegment, Member, OpenSegment, SegmentLog, SegmentSpec};
@@ -153,6 +154,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         let home = HomeSegment {
             segment: Arc::new(segment),
             rows: RefCell::new(rows),
+            footers_verified: Cell::new(false),
             footers: RefCell::new(match &listed.state {
                 ListedState::Sealed(footers) if is_whole => footers.clone(),
                 _ => Vec::new(),
@@ -202,7 +204,9 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             state: ListedState::Sealed(home.footers.borrow().clone()),
         };
         let read = self.recover_listed(&listed, Depth::Rows).await?;
-        if !read.warnings.is_empty() {
+        if read.warnings.is_empty() {
+            home.footers_verified.set(true);
+        } else {
             home.footers.borrow_mut().clear();
         }
         Ok(read.rows.expect("invariant: rows were asked for"))
@@ -263,8 +267,9 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         opened
     }
 
-    /// Segments that compaction can open on the devices that have most space; 0 if one does not tell.
-    pub(crate) async fn room_segments(&self) -> u64 {
+    /// What a round of compaction may open segments for, on the devices that have most space; nothing if one does not
+    /// tell.
+    pub(crate) async fn room(&self) -> Room {
         let options = &self.options;
         let mut free = Vec::with_capacity(options.members.len());
         for member in &options.members {
@@ -272,7 +277,8 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         }
         free.sort_unstable_by_key(|bytes| std::cmp::Reverse(*bytes));
         let least = free.get(options.geometry.columns() - 1).copied().unwrap_or(0);
-        least.saturating_sub(options.log.reserve_bytes().await) / options.piece_bytes
+        let taken_bytes = options.log.reserve_bytes().await + options.reserved.opening_bytes.load(Ordering::SeqCst);
+        Room::of(least.saturating_sub(taken_bytes) / options.piece_bytes, self.peers.count() as u64)
     }
 
     /// Opens a segment on the devices that still serve, as long as they are enough.
@@ -298,17 +304,13 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
 
 impl<D: Disk, L: SegmentLog> Inner<D, L> {
     /// Opens a segment for what was moved as often as `generation` says, if `spare_bytes` stay free besides.
-    pub(crate) async fn open_segment_of(
-        &self,
-        generation: Generation,
-        spare_bytes: u64,
-    ) -> Result<OpenSegment<D>, SegmentError> {
+    async fn open_segment_of(&self, generation: Generation, spare_bytes: u64) -> Result<OpenSegment<D>, SegmentError> {
         let need_bytes = self.options.piece_bytes;
         for attempt in 1.. {
             // Whoever comes later counts those before him: of several that want the last room, the first gets it.
-            let ahead_bytes = self.options.reserving_bytes.fetch_add(need_bytes, Ordering::SeqCst);
+            let ahead_bytes = self.options.reserved.opening_bytes.fetch_add(need_bytes, Ordering::SeqCst);
             let opened = self.open_segment_somewhere(ahead_bytes + spare_bytes, generation).await;
-            self.options.reserving_bytes.fetch_sub(need_bytes, Ordering::SeqCst);
+            self.options.reserved.opening_bytes.fetch_sub(need_bytes, Ordering::SeqCst);
             match opened {
                 // Those before him may have taken less, or room elsewhere; they are done soon.
                 Err(SegmentError::NoSpace { .. }) if ahead_bytes > 0 && attempt < RESERVE_ATTEMPTS_MAX => {
@@ -318,6 +320,13 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             }
         }
         unreachable!("invariant: the last attempt returns")
+    }
+
+    /// Opens a segment of the round of compaction under way.
+    pub(crate) async fn open_segment_of_round(&self, generation: Generation) -> Result<OpenSegment<D>, SegmentError> {
+        let opened = self.open_segment_of(generation, 0).await?;
+        self.options.reserved.take_for_round(self.options.piece_bytes);
+        Ok(opened)
     }
 }
 
@@ -329,7 +338,8 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Inner<D, L> {
     async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError> {
         // The last room is for compaction, a segment for each core: with less it could not empty any, and a disk that
         // clients filled would stay full whatever they remove. One more is for what the log grows before it is cut.
-        let spare_bytes = (self.peers.count() as u64 + 1) * self.options.piece_bytes;
+        let kept_bytes = (self.peers.count() as u64 + 1) * self.options.piece_bytes;
+        let spare_bytes = kept_bytes + self.options.reserved.round_bytes.load(Ordering::SeqCst);
         self.open_segment_of(Generation::HOT, spare_bytes).await
     }
 

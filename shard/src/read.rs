@@ -129,8 +129,11 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             }
             return Err(ReadError::Stale(id));
         };
-        // It may have been freed while the answer was on its way.
-        if home != self.peers.me() && self.gone.borrow_mut().get(&id).is_none() {
+        // It may have been freed while the answer was on its way: nobody is to open a file of it any more.
+        if self.gone.borrow_mut().get(&id).is_some() {
+            return Err(ReadError::Stale(id));
+        }
+        if home != self.peers.me() {
             self.foreign.borrow_mut().insert(id, segment.clone());
         }
         Ok(segment)

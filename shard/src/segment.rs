@@ -98,6 +98,8 @@ pub struct HomeSegment {
     pub rows: RefCell<Option<Rows>>,
     /// Offset of each column's footer; none if it has no footer, or none that verified when it was read.
     pub footers: RefCell<Vec<u64>>,
+    /// Whether its footers were read since the start, and verified.
+    pub footers_verified: Cell<bool>,
     /// Bytes of its files on all devices.
     pub file_bytes: Cell<u64>,
     /// Those of them that were written to parity columns.
@@ -109,6 +111,14 @@ pub struct HomeSegment {
     pub settled: Cell<bool>,
     /// All that it holds, dead or alive; `None` until compaction has looked.
     pub content: Cell<Option<Volume>>,
+}
+
+impl HomeSegment {
+    /// Whether its rows were read from a footer, or written by this process. If not, those that do not verify were left
+    /// out, or nobody has looked yet.
+    pub fn has_footer(&self) -> bool {
+        !self.footers.borrow().is_empty() && (self.footers_verified.get() || self.rows.borrow().is_some())
+    }
 }
 
 /// Name of one column's file on its device.
@@ -212,6 +222,7 @@ impl<D: Disk> OpenSegment<D> {
         let home = HomeSegment {
             segment: Arc::new(segment),
             rows: RefCell::new(Some(Rows::default())),
+            footers_verified: Cell::new(false),
             footers: RefCell::default(),
             file_bytes: Cell::default(),
             parity_bytes: Cell::default(),

@@ -15,7 +15,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use ec::Code;
 use futures_channel::oneshot;
@@ -33,6 +32,7 @@ use crate::known::KnownChunks;
 use crate::lease::Leases;
 use crate::owner::{Claim, DurableChunk, Owner, Wanted, at_least_nothing};
 use crate::recent::Recent;
+use crate::room::Reserved;
 use crate::row::CompressedBlock;
 use crate::segment::{HomeSegment, Member, Segment, SegmentLog};
 use crate::writer::{RowWriter, start_lanes};
@@ -63,8 +63,8 @@ pub struct StoreOptions<D, L> {
     pub piece_bytes: u64,
     /// The epoch of garbage collection that the metadata has: everything that the start enters is pinned at it.
     pub epoch: u64,
-    /// Bytes that cores of this node are about to reserve on each device; one counter for all cores.
-    pub reserving_bytes: Arc<AtomicU64>,
+    /// What is spoken for on each device; one for all cores of a node.
+    pub reserved: Arc<Reserved>,
 }
 
 /// What came of a chunk that was put.

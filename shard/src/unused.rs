@@ -19,7 +19,7 @@ pub struct UnusedSegment {
     pub segment: SegmentId,
     /// Bytes of its files on all devices.
     pub file_bytes: u64,
-    /// Whether its rows were read from a footer. If not, those that do not verify were left out.
+    /// Whether its rows were read from a footer. If not, those that do not verify were left out, or nobody has looked yet.
     pub has_footer: bool,
 }
 
@@ -35,7 +35,7 @@ impl<D: Disk, L: SegmentLog> Store<D, L> {
             let unused = |home: &Rc<HomeSegment>| UnusedSegment {
                 segment: home.segment.id,
                 file_bytes: home.file_bytes.get(),
-                has_footer: home.rows.borrow().is_some() && !home.footers.borrow().is_empty(),
+                has_footer: home.has_footer(),
             };
             settled.map(unused).collect::<Vec<_>>()
         };

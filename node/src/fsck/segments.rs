@@ -380,8 +380,10 @@ impl<D: Disk> Looking<'_, D> {
         let reported: BTreeSet<u64> = self.findings.problems.iter().filter_map(|problem| problem.offset).collect();
         for (number, offset, end, used) in std::mem::take(&mut self.survey.gaps) {
             let is_tail = self.survey.ends.get(&number).is_none_or(|last| *last <= offset);
-            let is_explained = reported.range(offset..end).next().is_some();
-            if is_explained || (is_tail && !used) || self.footer_offset(number).is_some_and(|footer| footer <= offset) {
+            // A damaged footer is told of by itself, and explains nothing before it.
+            let end = self.footer_offset(number).map_or(end, |footer| end.min(footer));
+            let is_explained = reported.range(offset..end.max(offset)).next().is_some();
+            if end <= offset || is_explained || (is_tail && !used) {
                 continue;
             }
             let kind = if is_tail && !sealed { ProblemKind::RowUnfinished } else { ProblemKind::RowDamaged };

@@ -49,7 +49,12 @@ impl<D: Disk> Collector<D> {
         // Victims were sealed before, and pages go to segments that are open: no later page lies in one.
         let pages = self.page_segments().await?;
         let stay = Arc::new(marks.protected.union(&pages).copied().collect());
-        let pick = Pick { protected: stay, budget: self.desk.budget.clone(), regroup: Regroup::Hot };
+        let pick = Pick {
+            protected: stay,
+            keep_unlisted: marks.missing > 0,
+            budget: self.desk.budget.clone(),
+            regroup: Regroup::Hot,
+        };
         self.desk.note(|status| status.phase = Phase::Compact);
         let mut victims = self.node.store.victims(&pick).await;
         while !victims.is_empty() && moved.stopped.is_none() {

@@ -58,8 +58,8 @@ use crate::store::Store;
 
 /// Chunks that one round moves, whatever the number of victims: about 100 bytes of memory each.
 pub const ROUND_CHUNKS_MAX: u64 = 128 << 10;
-/// Live bytes that one round moves: it needs as much room before its victims are freed.
-pub const ROUND_LIVE_BYTES_MAX: u64 = 4 << 30;
+/// Bytes that one round writes, before redundancy: it needs as much room before its victims are freed.
+pub const ROUND_BYTES_MAX: u64 = 4 << 30;
 /// Rounds whose chunks, moved once, are moved again together: what is alike among them lies together then.
 ///
 /// The chunks of one night, alone in a plan, find little that is alike. Eight nights in one plan shrink to less than half
@@ -79,6 +79,9 @@ pub struct Pick {
     /// Segments that stay: they hold pages of the current checkpoint of the index, or chunks that are referenced and
     /// not in the index.
     pub protected: Arc<BTreeSet<SegmentId>>,
+    /// Whether segments stay whose rows no footer lists. While a chunk is missing they are not given back, for it may lie
+    /// there.
+    pub keep_unlisted: bool,
     /// What looking may take of this core.
     pub budget: Budget,
     /// Whether segments that clients' writes filled are victims however much of them is live, to be regrouped.
@@ -134,6 +137,11 @@ pub struct Victim {
     pub live_chunks: u64,
     /// Their stored bytes, before redundancy.
     pub live_bytes: u64,
+    /// What moving them writes at most, before redundancy: chunks that shared a block with dead ones may need as much as
+    /// the block.
+    pub rewritten_bytes: u64,
+    /// Whether it is emptied for what is dead in it, and not only regrouped.
+    pub is_mostly_dead: bool,
 }
 
 /// What a round did.

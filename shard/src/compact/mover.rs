@@ -79,7 +79,7 @@ impl<D: Disk, L: SegmentLog> RowSink<D> for Mover<D, L> {
     }
 
     async fn open_segment(&self) -> Result<OpenSegment<D>, SegmentError> {
-        self.inner.open_segment_of(self.generation, 0).await
+        self.inner.open_segment_of_round(self.generation).await
     }
 
     async fn seal(&self, segment: OpenSegment<D>) {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use proto::port::Disk;
-use proto::{CoreId, Generation, SegmentId};
+use proto::{CoreId, Generation, Location, SegmentId};
 
 use super::budget::Pace;
 use super::{
@@ -33,6 +33,10 @@ const CHUNKS_ASKED_MAX: usize = 1024;
 const GUESS_MARGIN_PERCENT: u64 = 20;
 /// What compression must have saved of a segment, in percent, for it to be regrouped.
 const GAIN_PERCENT_MIN: u64 = 5;
+/// What a chunk takes besides its payload at most: in its block, in the tables of its row, and for alignment.
+const CHUNK_OVERHEAD_BYTES: u64 = 128;
+/// How many times as much chunks may take in the smaller blocks for random reads (RFC 8).
+const RANDOM_GROWTH: u64 = 3;
 /// Part of a segment's greatest length, in percent, from which on it counts as filled.
 const FULL_PERCENT: u64 = 90;
 
@@ -43,6 +47,28 @@ struct Weighed {
     live_bytes: u64,
     /// Stored bytes of all chunks.
     all_bytes: u64,
+    /// See [`Victim::rewritten_bytes`].
+    rewritten_bytes: u64,
+}
+
+impl Weighed {
+    /// Adds the chunks of a row, in its order, with what they are to the index.
+    fn add(&mut self, row: &[(DurableChunk, Standing)]) {
+        let block_of = |chunk: &DurableChunk| Location { ordinal: 0, ..chunk.location };
+        for block in row.chunk_by(|one, next| block_of(&one.0) == block_of(&next.0)) {
+            let live = block.iter().filter(|(_, standing)| *standing == Standing::Live);
+            let (mut chunks, mut live_bytes, mut plain_bytes) = (0, 0, 0);
+            for (chunk, _) in live {
+                chunks += 1;
+                live_bytes += u64::from(chunk.stored_bytes);
+                plain_bytes += u64::from(chunk.plain_bytes);
+            }
+            let payload_bytes: u64 = block.iter().map(|(chunk, _)| u64::from(chunk.stored_bytes)).sum();
+            self.all_bytes += payload_bytes;
+            self.live_bytes += live_bytes;
+            self.rewritten_bytes += payload_bytes.min(plain_bytes) + chunks * CHUNK_OVERHEAD_BYTES;
+        }
+    }
 }
 
 pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pick: &Pick) -> Vec<Victim> {
@@ -63,6 +89,7 @@ pub(super) async fn victims<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pic
         // What cannot be read cannot be moved.
         let Some(is_victim) = is_mostly_dead(inner, &mut candidate, &mut pace).await else { continue };
         if is_victim {
+            candidate.is_mostly_dead = true;
             victims.push(candidate);
         } else if is_hot || ripe.contains(&candidate.segment) || candidate.kind.is_read_randomly {
             regrouped.push(candidate);
@@ -99,31 +126,34 @@ async fn candidates<D: Disk, L: SegmentLog>(inner: &Rc<Inner<D, L>>, pick: &Pick
     candidates
 }
 
-/// Guesses the live bytes of the candidates, and takes those out that cannot be read; returns those of the others whose
-/// chunks were never moved and are worth it, `None` if it was told to stop.
+/// Guesses the live bytes of the candidates, and takes those out that cannot be read or shall stay; returns those of the
+/// others whose chunks were never moved and are worth it, `None` if it was told to stop.
 async fn guess<D: Disk, L: SegmentLog>(
     inner: &Rc<Inner<D, L>>,
     pick: &Pick,
     candidates: &mut Vec<Victim>,
     pace: &mut Pace,
 ) -> Option<BTreeSet<SegmentId>> {
-    let (mut hot, mut unreadable) = (BTreeSet::new(), BTreeSet::new());
+    let (mut hot, mut unmoved) = (BTreeSet::new(), BTreeSet::new());
     for candidate in candidates.iter_mut().filter(|candidate| candidate.live_chunks > 0) {
         if pace.is_stopped() {
             return None;
         }
-        let Some(content) = inner.content(candidate.segment).await else {
-            unreadable.insert(candidate.segment);
+        let content = inner.content(candidate.segment).await;
+        let Some((content, _)) = content.filter(|(_, has_footer)| *has_footer || !pick.keep_unlisted) else {
+            unmoved.insert(candidate.segment);
             continue;
         };
         pace.step().await;
+        let growth = if candidate.kind.is_read_randomly { RANDOM_GROWTH } else { 1 };
+        candidate.rewritten_bytes = content.stored_bytes * growth + candidate.live_chunks * CHUNK_OVERHEAD_BYTES;
         candidate.live_bytes = candidate.live_chunks * (content.stored_bytes / content.chunks.max(1));
         let may_shrink = content.stored_bytes * 100 <= content.plain_bytes * (100 - GAIN_PERCENT_MIN);
         if pick.regroup == Regroup::Hot && candidate.generation == Generation::HOT && may_shrink {
             hot.insert(candidate.segment);
         }
     }
-    candidates.retain(|candidate| !unreadable.contains(&candidate.segment));
+    candidates.retain(|candidate| !unmoved.contains(&candidate.segment));
     Some(hot)
 }
 
@@ -148,7 +178,7 @@ async fn is_mostly_dead<D: Disk, L: SegmentLog>(
     let weigh = move |inner: Rc<Inner<D, L>>| async move { inner.weigh(id).await };
     let weighed = inner.peers.call(inner.home_of(id), weigh).await?;
     pace.step().await;
-    candidate.live_bytes = weighed.live_bytes;
+    (candidate.live_bytes, candidate.rewritten_bytes) = (weighed.live_bytes, weighed.rewritten_bytes);
     Some(if candidate.generation >= Generation::LAST {
         is_below(weighed.live_bytes, weighed.all_bytes, u64::from(LIVE_PERCENT_MIN_MOVED_TWICE))
     } else {
@@ -186,6 +216,8 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
             file_bytes: home.file_bytes.get(),
             live_chunks: 0,
             live_bytes: 0,
+            rewritten_bytes: 0,
+            is_mostly_dead: false,
         };
         settled.map(victim).collect()
     }
@@ -205,8 +237,9 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         sum
     }
 
-    /// All that a segment holds, dead or alive; read once after a start. `None` if it cannot be read.
-    async fn content(&self, segment: SegmentId) -> Option<Volume> {
+    /// All that a segment holds, dead or alive, read once after a start, and whether a footer lists it. `None` if it cannot
+    /// be read.
+    async fn content(&self, segment: SegmentId) -> Option<(Volume, bool)> {
         let look = move |inner: Rc<Inner<D, L>>| async move {
             let home = inner.home.borrow().get(&segment).cloned()?;
             if home.content.get().is_none() {
@@ -216,7 +249,7 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
                 }
                 home.content.set(Some(content));
             }
-            home.content.get()
+            Some((home.content.get()?, home.has_footer()))
         };
         self.peers.call(self.home_of(segment), look).await
     }
@@ -227,10 +260,8 @@ impl<D: Disk, L: SegmentLog> Inner<D, L> {
         let mut weighed = Weighed::default();
         for (_, table) in self.read_rows(&home).await.ok()? {
             let chunks: Vec<DurableChunk> = durable_chunks(segment, &table).collect();
-            for (chunk, standing) in chunks.iter().zip(self.standings(&chunks).await) {
-                weighed.all_bytes += u64::from(chunk.stored_bytes);
-                weighed.live_bytes += if standing == Standing::Live { u64::from(chunk.stored_bytes) } else { 0 };
-            }
+            let standings = self.standings(&chunks).await;
+            weighed.add(&chunks.into_iter().zip(standings).collect::<Vec<_>>());
         }
         Some(weighed)
     }
@@ -270,7 +301,27 @@ mod tests {
             file_bytes,
             live_chunks,
             live_bytes: live_chunks,
+            rewritten_bytes: live_chunks,
+            is_mostly_dead: false,
         }
+    }
+
+    #[test]
+    fn what_is_left_of_a_block_may_need_as_much_as_the_block() {
+        let chunk = |offset, ordinal, plain_bytes, stored_bytes| {
+            let location = Location { segment: SegmentId(1), column: 0, offset, sectors: 1, ordinal };
+            DurableChunk { id: proto::ChunkId([1; 32]), location, plain_bytes, stored_bytes, is_shared: true }
+        };
+        let mut weighed = Weighed::default();
+        weighed.add(&[
+            (chunk(64, 0, 1000, 100), Standing::Live),
+            (chunk(64, 1, 4000, 400), Standing::Dead),
+            (chunk(128, 0, 60, 50), Standing::Live),
+            (chunk(128, 1, 500, 250), Standing::Copy(chunk(64, 0, 1, 1).location)),
+            (chunk(192, 0, 9, 8), Standing::Dead),
+        ]);
+        assert_eq!((weighed.live_bytes, weighed.all_bytes), (150, 808));
+        assert_eq!(weighed.rewritten_bytes, 500 + 60 + 2 * CHUNK_OVERHEAD_BYTES);
     }
 
     #[test]
