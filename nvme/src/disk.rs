@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use proto::port::{AlignedBuf, Disk, DiskSpace};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::file::RingFile;
+use crate::file::{Access, RingFile};
 use crate::operation::{Request, SyncScope};
 use crate::ring::{OpenFile, Ring};
 
@@ -50,27 +50,39 @@ impl RingDisk {
     }
 
     async fn open_file(&self, path: CString, create: OFlags) -> io::Result<RingFile> {
-        let flags = OFlags::RDWR | create;
+        match self.open_for(Access::ReadWrite, path.clone(), create).await {
+            // What can be read still is: a file system that failed is often made read-only.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem && create.is_empty() => {
+                self.open_for(Access::ReadOnly, path, create).await
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_for(&self, access: Access, path: CString, create: OFlags) -> io::Result<RingFile> {
+        let flags = if access == Access::ReadOnly { OFlags::RDONLY } else { OFlags::RDWR | create };
         if self.direct.get() {
             match self.ring.open(self.dir.clone(), path.clone(), flags | OFlags::DIRECT, FILE_MODE).await {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-                opened => return Ok(self.adopt(opened?)),
+                opened => return Ok(self.adopt(opened?, access)),
             }
         }
         // A refused O_DIRECT is noticed after an exclusive creation: the file exists now, and it is ours.
         let flags = if self.direct.get() { flags - OFlags::EXCL } else { flags };
         let fd = self.ring.open(self.dir.clone(), path, flags, FILE_MODE).await?;
         if self.direct.replace(false) {
-            eprintln!(
+            // Nobody may be there to be warned.
+            let _ = writeln!(
+                io::stderr(),
                 "warning: the file system of {} refuses direct I/O; reads and writes go through the page cache",
                 self.path.display()
             );
         }
-        Ok(self.adopt(fd))
+        Ok(self.adopt(fd, access))
     }
 
-    fn adopt(&self, fd: OwnedFd) -> RingFile {
-        RingFile::new(self.ring.clone(), self.ring.adopt(fd))
+    fn adopt(&self, fd: OwnedFd, access: Access) -> RingFile {
+        RingFile::new(self.ring.clone(), self.ring.adopt(fd), access)
     }
 
     /// Makes the directories above `name` that are missing, each durable in its parent before it is used.

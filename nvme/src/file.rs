@@ -15,11 +15,33 @@ use crate::ring::{OpenFile, Ring};
 pub struct RingFile {
     ring: Ring,
     file: Rc<OpenFile>,
+    access: Access,
+}
+
+/// What a file was opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    ReadWrite,
+    /// Its file system is read-only.
+    ReadOnly,
 }
 
 impl RingFile {
-    pub(crate) fn new(ring: Ring, file: Rc<OpenFile>) -> RingFile {
-        RingFile { ring, file }
+    pub(crate) fn new(ring: Ring, file: Rc<OpenFile>, access: Access) -> RingFile {
+        RingFile { ring, file, access }
+    }
+
+    /// Errors: that of a read-only file system.
+    fn check_writable(&self) -> io::Result<()> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+        }
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstat(&*self.file)?;
+        u64::try_from(stat.st_size).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
     async fn write(&self, buf: AlignedBuf, offset: u64, durability: Durability) -> (io::Result<()>, AlignedBuf) {
@@ -27,6 +49,9 @@ impl RingFile {
         if buf.is_empty() {
             let synced = if durability == Durability::Now { self.sync().await } else { Ok(()) };
             return (synced, buf);
+        }
+        if let Err(error) = self.check_writable() {
+            return (Err(error), buf);
         }
         let (result, operation) =
             self.ring.run(Request::Write { file: self.file.clone(), buf, offset, durability }).await;
@@ -76,7 +101,8 @@ impl DiskFile for RingFile {
 
     async fn set_len(&self, bytes: u64) -> io::Result<()> {
         assert_sectors(0, bytes);
-        let len = self.len().await?;
+        self.check_writable()?;
+        let len = self.bytes()?;
         if bytes == len {
             return Ok(());
         }
@@ -95,7 +121,8 @@ impl DiskFile for RingFile {
     }
 
     async fn len(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstat(&*self.file)?;
-        u64::try_from(stat.st_size).map_err(|_| io::ErrorKind::InvalidData.into())
+        // A part of a sector at the end is none of ours: this software never writes or cuts there.
+        let bytes = self.bytes()?;
+        Ok(bytes - bytes % SECTOR_BYTES as u64)
     }
 }

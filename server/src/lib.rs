@@ -19,6 +19,16 @@
 //! * A success is answered only after the node said that the change is durable.
 //! * A body that cannot be sent to its end breaks the connection: a short answer never looks complete.
 
+/// Writes a line to standard error. Unlike `eprintln!` it goes on if that fails: a full disk under the log, or a reader of it
+/// that died, is no reason for a server to end.
+#[macro_export]
+macro_rules! report {
+    ($($line:tt)*) => {{
+        use ::std::io::Write as _;
+        let _ = ::std::writeln!(::std::io::stderr(), $($line)*);
+    }};
+}
+
 mod activity;
 mod admission;
 pub mod connection;

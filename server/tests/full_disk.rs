@@ -227,6 +227,31 @@ fn a_full_tmpfs_loses_nothing_and_recovers() {
     survives_a_full_disk(&mounted.path);
 }
 
+/// A file system that failed, as ext4 does with `errors=remount-ro`.
+#[test]
+fn what_can_be_read_still_is_when_the_file_system_turns_read_only() {
+    let mounted = mount(|dir, path| {
+        let image = dir.join("image");
+        File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal"]).arg(&image))?;
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(path))
+    });
+    let Some(mounted) = mounted else { return };
+    let (data, log) = (mounted.path.join("data"), File::create("/dev/null").unwrap());
+    let dfsd = Dfsd::start_saying_to(&data, &["--cores", "1"], log.try_clone().unwrap());
+    let name = |number: u64| format!("/api/v1/fs/f{number}");
+    (0..8).for_each(|number| drop(dfsd.put(&name(number), &noise(number, FILE_BYTES))));
+    assert_eq!(dfsd.stop().code(), Some(0));
+    // No segment is open for reading yet.
+    let dfsd = Dfsd::start_saying_to(&data, &["--cores", "1"], log);
+    run(Command::new("mount").args(["-o", "remount,abort"]).arg(&mounted.path)).unwrap();
+    for number in 0..8 {
+        assert!(dfsd.get(&name(number)).expect(200).body == noise(number, FILE_BYTES), "{number}");
+    }
+    let refused = dfsd.send("PUT", "/api/v1/fs/new", &[], &noise(99, FILE_BYTES));
+    assert!(matches!(refused.status, 503 | 507), "{} {}", refused.status, refused.text());
+}
+
 #[test]
 fn a_full_ext4_loses_nothing_and_recovers() {
     let mounted = mount(|dir, path| {

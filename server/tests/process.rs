@@ -232,3 +232,46 @@ fn a_damaged_byte_is_named_and_never_served() {
     dfsd.put("/api/v1/fs/dir/f", &bytes);
     assert!(dfsd.get("/api/v1/fs/dir/f").expect(200).body == bytes);
 }
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let dfsd = Dfsd::start_saying_to(&data, &[], full());
+    let bytes = noise(1, 2 << 20);
+    dfsd.put("/api/v1/fs/dir/f", &bytes);
+    let [segment] = &segment_files(&data)[..] else { panic!("one segment holds one small file") };
+    let stored = std::fs::read(segment).unwrap();
+    let at = stored.iter().rposition(|byte| *byte != 0).unwrap() / 2;
+    let file = OpenOptions::new().write(true).open(segment).unwrap();
+    file.write_all_at(&[stored[at] ^ 1], at as u64).unwrap();
+    file.sync_all().unwrap();
+    assert!(!dfsd.get("/api/v1/fs/dir/f").is_whole, "it has something to say");
+    dfsd.get("/healthz").expect(200);
+    assert_eq!(dfsd.stop().code(), Some(0));
+}
+
+#[test]
+fn what_somebody_appended_to_a_segment_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let bytes = noise(1, 2 << 20);
+    for (round, appended) in [1, 1000, 4095].into_iter().enumerate() {
+        let dfsd = Dfsd::start(&data);
+        dfsd.put(&format!("/api/v1/fs/{round}"), &[&bytes[..], &noise(round as u64 + 2, 1 << 20)].concat());
+        // With a footer, and without one.
+        if round == 1 {
+            dfsd.kill();
+        } else {
+            assert_eq!(dfsd.stop().code(), Some(0));
+        }
+        for segment in segment_files(&data) {
+            OpenOptions::new().append(true).open(segment).unwrap().write_all(&vec![7; appended]).unwrap();
+        }
+        let dfsd = Dfsd::start(&data);
+        for round in 0..=round {
+            assert!(dfsd.get(&format!("/api/v1/fs/{round}")).expect(200).body.starts_with(&bytes), "{appended}");
+        }
+    }
+}

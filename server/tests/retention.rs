@@ -104,3 +104,19 @@ fn the_list_of_versions_says_what_is_no_longer_kept() {
     let years = |time: &Value| time.as_str().unwrap()[..4].parse::<u32>().unwrap();
     assert!(years(&list("expires_at")[1]) > years(&list("created_at")[2]));
 }
+
+#[test]
+fn versions_go_with_time_though_nothing_else_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    let dfsd = Dfsd::start_with(&dir.path().join("data"), &["--gc-interval", "1"]);
+    dfsd.put("/api/v1/fs/d/f", b"1");
+    set(&dfsd, "/d", &[], r#"{"keep_for_seconds":4}"#).expect(200);
+    dfsd.put("/api/v1/fs/d/f", b"2");
+    let versions = || dfsd.get("/api/v1/fs/d/f?versions").expect(200).json()["versions"].as_array().unwrap().len();
+    assert_eq!(versions(), 2);
+    let waited = std::time::Instant::now();
+    while versions() == 2 {
+        assert!(waited.elapsed().as_secs() < 60, "{}", dfsd.get("/api/v1/gc").json());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}

@@ -291,7 +291,9 @@ async fn scan_surely<F: DiskFile>(segment: &Segment, column: &Column<F>) -> std:
     for _ in 0..SCANS_MAX {
         let scanned = scan(segment, column).await?;
         let (read, mut next) = column.file.read_at(AlignedBuf::zeroed(SECTOR_BYTES), scanned.end).await;
-        next.set_len(read?);
+        let read = read?;
+        // A part of a sector at the end of a file is none of ours.
+        next.set_len(read - read % SECTOR_BYTES);
         if next.iter().all(|byte| *byte == 0) {
             return Ok(scanned);
         }

@@ -67,8 +67,11 @@ pub(crate) enum Failure {
     #[error("gave up after {done} of the tree: {cause}")]
     GivenUp { done: usize, cause: Box<Failure> },
     /// Remove the cause and run it again.
-    #[error("the collection of garbage ended early, and nothing is lost: {why}")]
+    #[error("the collection of garbage ended early, and removed nothing in that cycle: {why}")]
     Collection { why: String },
+    /// What was garbage is not all gone. Remove the cause and run it again.
+    #[error("compaction was not finished: {why}")]
+    Unfinished { why: String },
     /// Nobody reads the output any more, or it cannot be written.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -143,6 +146,7 @@ impl Failure {
             Failure::Partial { .. } => "partial",
             Failure::GivenUp { cause, .. } => cause.code(),
             Failure::Collection { .. } => "collection_aborted",
+            Failure::Unfinished { .. } => "compaction_unfinished",
             Failure::Output(_) => "output",
         }
     }

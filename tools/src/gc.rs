@@ -13,6 +13,9 @@ use crate::progress;
 /// How often the server is asked how a run goes.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
+/// Answers in a row that say that nothing is done or waits, though a run was asked for.
+const IDLE_ANSWERS_MAX: u32 = 6;
+
 fn failed(error: ClientError) -> Failure {
     Failure::remote("/api/v1/gc", error)
 }
@@ -25,11 +28,18 @@ pub(crate) fn show(context: &Context) -> Result<(), Failure> {
 
 /// Begins a run; with `now` waits for its end.
 pub(crate) fn run(context: &Context, now: bool) -> Result<(), Failure> {
+    let before = context.client.gc().map_err(failed)?;
     let run = context.client.run_gc(now).map_err(failed)?;
     let bar = progress::spinner(context.output, "waiting for its turn");
     let mut gc = context.client.gc().map_err(failed)?;
-    let before = gc.clone();
+    let mut idle = 0;
     while now && gc.runs_ended < run {
+        // Runs are counted from the start. One that was asked for begins at once, or after the one under way.
+        idle = if gc.phase == "idle" && gc.runs_begun < run { idle + 1 } else { 0 };
+        if idle == IDLE_ANSWERS_MAX || has_restarted(&before, &gc) {
+            let why = "the server was started again meanwhile; run it again".to_owned();
+            return Err(Failure::Collection { why });
+        }
         bar.set_message(match gc.phase.as_str() {
             "compact" => format!("compact: {} rewritten", human_bytes(gc.rewritten_bytes)),
             phase => format!("{phase}: {} references followed", gc.marked),
@@ -41,7 +51,16 @@ pub(crate) fn run(context: &Context, now: bool) -> Result<(), Failure> {
     if let Some(why) = gc.abort.as_ref().filter(|_| now && gc.aborted > before.aborted) {
         return Err(Failure::Collection { why: printable(why) });
     }
-    context.output.result(&gc, || if now { table(&gc) } else { format!("run {run} begins") })
+    context.output.result(&gc, || if now { table(&gc) } else { format!("run {run} begins") })?;
+    match gc.last.stopped.as_ref().filter(|_| now) {
+        Some(why) => Err(Failure::Unfinished { why: printable(why) }),
+        None => Ok(()),
+    }
+}
+
+/// Whether `later` is of another start of the server than `before`.
+fn has_restarted(before: &Gc, later: &Gc) -> bool {
+    later.runs_begun < before.runs_begun || later.runs_ended < before.runs_ended || later.cycles < before.cycles
 }
 
 #[expect(clippy::disallowed_methods, reason = "a command that waits for a server has nothing else to do")]
@@ -69,7 +88,7 @@ fn table(gc: &Gc) -> String {
         lines.push(format!("the last cycle ended early: {}", printable(why)));
     }
     if let Some(why) = &gc.last.stopped {
-        lines.push(format!("compaction was not finished, the next cycle goes on: {}", printable(why)));
+        lines.push(format!("compaction was not finished, the next cycle tries again: {}", printable(why)));
     }
     lines.join("\n")
 }
@@ -77,6 +96,13 @@ fn table(gc: &Gc) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_counts_less_than_before_was_started_again() {
+        let before = Gc { runs_begun: 3, runs_ended: 3, cycles: 5, ..Gc::default() };
+        assert!(!has_restarted(&before, &Gc { runs_begun: 4, ..before.clone() }));
+        assert!(has_restarted(&before, &Gc { cycles: 0, ..before.clone() }));
+    }
 
     #[test]
     fn a_cycle_that_ended_early_says_why() {

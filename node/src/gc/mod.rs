@@ -97,6 +97,10 @@ impl Desk {
     /// Asks for a run; if one is under way, for the next. Returns its number.
     fn ask(&self, collect: Collect) -> u64 {
         self.asked.set(self.asked.get().max(Some(collect)));
+        if collect == Collect::Now {
+            // Whoever waits does so for the run under way as well.
+            self.budget.set_percent(100);
+        }
         // An error means the same as a message.
         self.wake.take();
         self.status.borrow().runs_begun + 1
@@ -187,10 +191,14 @@ impl<D: Disk> Collector<D> {
                 continue;
             }
             let look = runtime::sleep(LOOK_AGAIN_AFTER.min(self.options.interval));
-            if let Either::Right(_) = select(woken, look).await
-                && calendar.is_due(&self.meta, &self.options)
-            {
-                return Collect::Once;
+            if let Either::Right(_) = select(woken, look).await {
+                if !calendar.is_due(&self.meta, &self.options) && calendar.may_expire(&self.options) {
+                    // Versions go with time alone, and that is a change. What an error kept from going goes later.
+                    let _ = Node(self.node.clone()).expire(u64::MAX).await;
+                }
+                if calendar.is_due(&self.meta, &self.options) {
+                    return Collect::Once;
+                }
             }
         }
     }
@@ -222,6 +230,8 @@ impl<D: Disk> Collector<D> {
 #[derive(Default)]
 struct Calendar {
     ended_at: Option<Duration>,
+    /// When versions were let go, or none was found to be.
+    looked_at: Option<Duration>,
     /// The last command of the metadata when the last cycle had ended.
     last_command: Lsn,
     /// Cycles in a row that found nothing.
@@ -243,11 +253,23 @@ impl Calendar {
         much || passed >= options.interval && changed
     }
 
+    /// Whether it is time to look whether retentions let versions go.
+    fn may_expire(&mut self, options: &GcOptions) -> bool {
+        let now = runtime::monotonic();
+        let looked_at = *self.looked_at.get_or_insert(now);
+        let may = now.saturating_sub(looked_at) >= options.interval;
+        if may {
+            self.looked_at = Some(now);
+        }
+        may
+    }
+
     fn ended<D: Disk>(&mut self, meta: &Solo<D>, outcome: &RunOutcome) {
         let found = outcome.as_ref().is_ok_and(|report| report.has_changed());
         self.idle_cycles = if found { 0 } else { self.idle_cycles + 1 };
         self.last_command = meta.last_applied();
         self.logical_bytes_max = meta.view(|view| view.counters()).logical_bytes;
         self.ended_at = Some(runtime::monotonic());
+        self.looked_at = self.ended_at;
     }
 }

@@ -63,6 +63,6 @@ pub trait DiskFile: Clone + 'static {
     async fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Gives the device back `bytes` at `offset`; they read as zeros afterwards. The length stays.
     async fn punch(&self, offset: u64, bytes: u64) -> io::Result<()>;
-    /// The length in bytes.
+    /// The length in bytes: whole sectors, for a part of one at the end is none of ours.
     async fn len(&self) -> io::Result<u64>;
 }

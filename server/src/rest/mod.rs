@@ -132,7 +132,7 @@ impl<D: Disk> App<D> {
                 // What it waited for is not needed to be refused.
                 slot = None;
                 if error.is_poisoned() && !self.0.failure_reported.replace(true) {
-                    eprintln!("error: {}", error.message);
+                    crate::report!("error: {}", error.message);
                 }
                 // A client that asked before sending has not sent; any other must get to read the refusal.
                 if !head.headers.contains_key(EXPECT) {

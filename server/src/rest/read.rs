@@ -177,7 +177,7 @@ impl<D: Disk> App<D> {
     fn refuse_read(&self, error: FileReadError) -> ApiError {
         if matches!(error, FileReadError::Damaged { .. }) {
             self.0.peer.metrics.damaged_read();
-            eprintln!("error: {error}");
+            crate::report!("error: {error}");
         }
         ApiError::from(error)
     }

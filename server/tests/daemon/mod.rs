@@ -53,11 +53,15 @@ impl Dfsd {
 
     /// The same with further arguments.
     pub(crate) fn start_with(data: &Path, arguments: &[&str]) -> Dfsd {
-        let log = File::create(log_of(data)).unwrap();
+        Dfsd::start_saying_to(data, arguments, File::create(log_of(data)).unwrap())
+    }
+
+    /// The same; what it says on standard error goes to `log`.
+    pub(crate) fn start_saying_to(data: &Path, arguments: &[&str], log: File) -> Dfsd {
         let mut child = serve(data).args(arguments).stderr(log).spawn().unwrap();
         let mut ready_line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready_line).unwrap();
-        let said = || std::fs::read_to_string(log_of(data)).unwrap();
+        let said = || std::fs::read_to_string(log_of(data)).unwrap_or_default();
         let rest = ready_line.strip_prefix("dfsd ready: http://").unwrap_or_else(|| panic!("not ready: {}", said()));
         let address = rest.split(' ').next().unwrap().parse().unwrap();
         let token = std::fs::read_to_string(data.join("root-token")).unwrap().trim().to_owned();

@@ -73,7 +73,7 @@ pub(crate) fn warn_if_exposed(what: &str, path: &Path) -> io::Result<()> {
     let mode = std::fs::metadata(path)?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         let path = path.display();
-        eprintln!("warning: {what} {path} has mode {mode:o}, so that others may use it: chmod 600 {path}");
+        server::report!("warning: {what} {path} has mode {mode:o}, so that others may use it: chmod 600 {path}");
     }
     Ok(())
 }

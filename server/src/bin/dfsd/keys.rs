@@ -40,7 +40,7 @@ pub(crate) fn open(path: &Path, directories: &[DataDir]) -> anyhow::Result<KeyRi
     durable::warn_if_exposed("the key file", path)?;
     let device = std::fs::metadata(path)?.dev();
     if directories.iter().any(|directory| directory.device == device) {
-        eprintln!(
+        server::report!(
             "warning: the key file {} is on the same device as the data: who takes the disk can read it, and who \
              loses the disk loses both; use --key-file on another device, and keep a copy elsewhere",
             path.display()
@@ -53,7 +53,7 @@ fn make(path: &Path) -> anyhow::Result<Zeroizing<String>> {
     let text = KeyRing::generate(FIRST_KEY, runtime::random()).to_text();
     match durable::create_secret(path, text.as_bytes()) {
         Ok(()) => {
-            eprintln!(
+            server::report!(
                 "made the key file {}; without it the data cannot be read: keep a copy elsewhere",
                 path.display()
             );

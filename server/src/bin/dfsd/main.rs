@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     match serve::serve(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", explain(error.chain()));
+            server::report!("error: {}", explain(error.chain()));
             ExitCode::FAILURE
         }
     }

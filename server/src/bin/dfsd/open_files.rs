@@ -15,7 +15,7 @@ pub(crate) fn raise(cores: usize) {
     let of_a_core = CONNECTIONS_MAX + CONNECTIONS_REFUSED_MAX + SEGMENT_FILES_OPEN_MAX + OTHER_FILES_MAX;
     let wanted = (cores * of_a_core) as u64;
     if files < wanted {
-        eprintln!(
+        server::report!(
             "warning: only {files} files may be open, and many connections need up to {wanted}: set \
              LimitNOFILE={wanted} or more in the systemd unit, or raise `ulimit -n`"
         );

@@ -80,7 +80,7 @@ pub(crate) fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     open_files::raise(pins.len());
     let sockets = bind(options.listen, pins.len())?;
     if !options.listen.ip().is_loopback() {
-        eprintln!(
+        server::report!(
             "warning: {} is reachable from other machines, and the protocol is plain HTTP: whoever sees the traffic \
              has the token and the data; use a loopback address behind a proxy that speaks TLS",
             options.listen
@@ -94,7 +94,7 @@ pub(crate) fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let main = async |cores, input| on_core(options, &directories, cores, input).await;
     match net::run_cores(inputs, main)? {
         Err(error) if error.is::<StoppedEarly>() => {
-            eprintln!("{error}");
+            server::report!("{error}");
             Ok(())
         }
         served => served.map(|_| ()),
@@ -185,9 +185,9 @@ async fn on_core(
     };
     tell(&report.warnings);
     if report.formatted {
-        eprintln!("formatted the data directories");
+        server::report!("formatted the data directories");
     }
-    eprintln!(
+    server::report!(
         "warning: redundancy 1+0: every byte is on one disk only, and is lost with it; keep a copy of what matters \
          elsewhere"
     );
@@ -211,7 +211,7 @@ async fn on_core(
     }
     runtime::spawn(async move {
         termination.requested().await;
-        eprintln!("stopped at once by a second signal");
+        server::report!("stopped at once by a second signal");
         std::process::exit(1);
     });
     stop(&cores, &node).await
@@ -220,7 +220,7 @@ async fn on_core(
 /// Tells the operator what a core's start found.
 fn tell(warnings: &[String]) {
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        server::report!("warning: {warning}");
     }
 }
 
@@ -235,7 +235,7 @@ async fn accept<D: Disk>(listener: Listener, app: &App<D>) -> std::convert::Infa
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    eprintln!("warning: connections cannot be accepted for now: {error}");
+                    server::report!("warning: connections cannot be accepted for now: {error}");
                 }
                 runtime::sleep(ACCEPT_PAUSE).await;
             }
@@ -257,12 +257,12 @@ async fn stop<D: Disk>(cores: &Cores<Peer>, node: &Node<D>) -> anyhow::Result<()
     join_all(all().map(|core| cores.call(core, stop_core))).await;
     match within(CLOSE_MAX, node.close()).await {
         Some(closed) => closed.map_err(|error| portable(&error)).context("the node did not close cleanly")?,
-        None => eprintln!("warning: closing took too long; nothing is lost, but the next start scans more"),
+        None => server::report!("warning: closing took too long; nothing is lost, but the next start scans more"),
     }
     for core in all() {
         cores.ask(core, Peer::end).await;
     }
-    eprintln!("stopped");
+    server::report!("stopped");
     Ok(())
 }
 
@@ -270,11 +270,11 @@ async fn stop<D: Disk>(cores: &Cores<Peer>, node: &Node<D>) -> anyhow::Result<()
 async fn stop_core(peer: Rc<Peer>) {
     let drain = peer.drain();
     if drain.connections() > 0 {
-        eprintln!("stopping: {} connections are open", drain.connections());
+        server::report!("stopping: {} connections are open", drain.connections());
     }
     drain.drain();
     if within(DRAIN_MAX, drain.at_most(0)).await.is_none() {
-        eprintln!("cutting {} connections that took too long", drain.connections());
+        server::report!("cutting {} connections that took too long", drain.connections());
         drain.cut();
         // Those that do not even notice end with the process.
         let _ = within(CUT_MAX, drain.at_most(0)).await;
