@@ -1,5 +1,7 @@
 //! Retention over REST, against a real `dfsd`.
 
+#![allow(clippy::disallowed_methods, reason = "a process test runs a real dfsd in real time")]
+
 mod daemon;
 
 use daemon::{Answer, Dfsd};
