@@ -532,8 +532,8 @@ fn a_log_without_room_for_a_segment_is_a_full_disk_and_not_a_broken_log() {
 #[test]
 fn a_row_goes_to_the_last_segment_that_has_room_whoever_has_it() {
     let mut simulation = Simulation::new(45);
-    // What is kept for metadata, its log, and room for one segment of 8 MiB and half of another.
-    let disk = simulation.add_disk(DiskOptions { capacity_bytes: (64 + 4 + 12) << 20, ..DiskOptions::default() });
+    // What is kept for metadata, its log, two segments that are kept for compaction, and room for one and half of another.
+    let disk = simulation.add_disk(DiskOptions { capacity_bytes: (64 + 4 + 16 + 12) << 20, ..DiskOptions::default() });
     simulation
         .run(async move {
             let options = NodeOptions {
@@ -566,8 +566,8 @@ fn a_row_goes_to_the_last_segment_that_has_room_whoever_has_it() {
 #[test]
 fn cores_that_want_segments_at_once_find_the_room_on_different_disks() {
     let mut simulation = Simulation::new(46);
-    // Room for one segment of 8 MiB on each, and half of another.
-    let options = DiskOptions { capacity_bytes: (64 + 4 + 12) << 20, ..DiskOptions::default() };
+    // Room for one segment of 8 MiB on each, and half of another, besides the three that are kept for compaction.
+    let options = DiskOptions { capacity_bytes: (64 + 4 + 24 + 12) << 20, ..DiskOptions::default() };
     let disks: Vec<SimDisk> = (0..2).map(|_| simulation.add_disk(options)).collect();
     simulation
         .run(async move {

@@ -309,11 +309,19 @@ impl<D: Disk> Looking<'_, D> {
             let detail = "its table and the footer's differ".to_owned();
             self.row_problem(ProblemKind::RowDamaged, number, column, offset, detail, columns);
         }
+        let Some(table) = row.in_footer.clone().or(row.table) else { return };
+        // What a crash cut short is looked into, however much else is read: whoever takes it for whole looks there for
+        // chunks that lie elsewhere too.
+        let looks = self.checker.depth == Depth::Payloads || may_be_torn;
+        let mut good = Vec::with_capacity(table.blocks.len());
+        for block in &table.blocks {
+            good.push(!looks || self.is_good(number, block, columns).await);
+        }
+        let is_whole = is_whole && (self.checker.depth == Depth::Payloads || good.iter().all(|good| *good));
         let is_indexed = row.in_footer.is_some() || (is_whole && !has_footer);
         let standing = if is_indexed { Standing::Indexed } else { Standing::HintOnly };
-        let Some(table) = row.in_footer.or(row.table) else { return };
-        for block in &table.blocks {
-            if self.checker.depth == Depth::Heads || self.is_good(number, block, columns).await {
+        for (block, is_good) in table.blocks.iter().zip(good) {
+            if is_good {
                 self.take_chunks(block, standing);
             } else {
                 let spot = (block.column, block.offset);
