@@ -7,7 +7,8 @@
 //! * `read`: one I/O for a chunk; row tables, which confirm duplicates; `known`: the chunks of tables read lately.
 //! * `writer`: gathers blocks into rows and makes them durable; two lanes, each with a segment of its own.
 //! * [`row`]: the layout of a row: blocks to columns, parity, checksums, sealing. Pure.
-//! * [`segment`]: an open segment (append, seal) and a known segment (read); [`rows`]: where its rows lie.
+//! * [`segment`]: an open segment (append, seal) and a known segment (read); [`rows`]: where its rows lie; `room`: what is
+//!   kept free for whom.
 //! * `open`: new segments, and recovery over all segments; [`recovery`]: what one segment holds, believed only as far
 //!   as it proves itself.
 //! * `checkpoint`: what a checkpoint of the index takes from each core and gives back.
@@ -37,9 +38,9 @@ mod owner;
 mod read;
 pub mod recent;
 pub mod recovery;
-pub mod room;
+mod room;
 pub mod row;
-mod rows;
+pub mod rows;
 pub mod segment;
 pub mod store;
 pub mod superblock;
