@@ -1,7 +1,7 @@
 //! A full disk: uploads are refused, nothing acknowledged is lost, tidying up works, and service returns with space: with
 //! that which others give back, and with that of files that are removed, however they lie.
 //!
-//! The disks are real file systems of 480 MiB, a tmpfs and an ext4 on a loop device. Mounting them takes the privilege
+//! The disks are real file systems of 480 and 640 MiB, a tmpfs and an ext4 on a loop device. Mounting them takes the privilege
 //! to do so; where it is missing the tests say that they were skipped, and with `DFS_REQUIRE_MOUNTS` set they fail.
 
 #![allow(clippy::disallowed_methods, reason = "a process test runs a real dfsd in real time")]
@@ -15,7 +15,9 @@ use std::process::{Command, Stdio};
 
 use daemon::{Dfsd, noise};
 
-const DISK_BYTES: u64 = 480 << 20;
+const DISK_BYTES: u64 = 640 << 20;
+/// Of the disk that is filled again and again.
+const SMALL_DISK_BYTES: u64 = 480 << 20;
 const FILE_BYTES: usize = 3 << 20;
 /// What other software leaves: two segments, two that are kept for compaction, and what is kept for metadata.
 const ROOM_BYTES: u64 = 344 << 20;
@@ -213,7 +215,7 @@ fn gives_back_what_lies_between(disk: &Path) {
 
 #[test]
 fn a_full_tmpfs_gives_back_what_lies_between() {
-    let size = format!("size={DISK_BYTES}");
+    let size = format!("size={SMALL_DISK_BYTES}");
     let mounted = mount(|_, path| run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "dfs-test"]).arg(path)));
     let Some(mounted) = mounted else { return };
     gives_back_what_lies_between(&mounted.path);
